@@ -1,0 +1,1 @@
+"""Things that execute: one file a kind, found through the `roofleet.devices` entry points."""

@@ -1,0 +1,33 @@
+"""What can go wrong in the agent.
+
+AgentError
+├── ModelNotFound(LookupError)      no such model, folder or factory
+├── ModelRefused(ValueError)        found, but it cannot be used as asked
+├── DeviceNotFound(LookupError)     no such device on this host
+├── WorkloadRefused(ValueError)     the workload does not fit model or device
+└── CollectorUnreachable(ConnectionError)
+"""
+
+
+class AgentError(Exception):
+    """Root of the agent's errors; the message says what was given, what was expected and what to do."""
+
+
+class ModelNotFound(LookupError, AgentError):
+    """No such model, folder or factory."""
+
+
+class ModelRefused(ValueError, AgentError):
+    """The model was found but cannot be used as asked."""
+
+
+class DeviceNotFound(LookupError, AgentError):
+    """No such device on this host."""
+
+
+class WorkloadRefused(ValueError, AgentError):
+    """The workload does not fit the model or the device."""
+
+
+class CollectorUnreachable(ConnectionError, AgentError):
+    """The collector does not answer."""

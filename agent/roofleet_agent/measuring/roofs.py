@@ -1,0 +1,109 @@
+"""Measures a device's roofs: matrix products for each dtype, and the bandwidth of its memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+ROUNDS = 5
+_SLOW_S = 1.0
+"""A dtype whose small product takes this long is emulated; measuring it would only take time."""
+
+
+@dataclass(frozen=True)
+class MeasuredRoof:
+    """A roof as measured: FLOP/s for a dtype, or bytes/s of the memory; the other is None."""
+
+    kind: str
+    dtype: str | None
+    flops_per_s: float | None
+    bytes_per_s: float | None
+    source: str
+    measured_at: datetime
+
+
+def measure_roofs(device: torch.device, *, done: Callable[[str], None] = lambda _: None) -> list[MeasuredRoof]:
+    """The best of a few rounds of each kernel; `done` hears the name of each roof.
+
+    A roof is the most the device was seen to do, through the library the models use, with the threads they
+    use. Products are square and large enough to be bound by compute; the bandwidth is the best of a copy, a
+    sum and a matrix-vector product, on data larger than the caches.
+    """
+    roofs = [_bandwidth(device)]
+    done("memory bandwidth")
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16"), (torch.float16, "fp16")):
+        roof = _matmul(device, dtype, name)
+        if roof is not None:
+            roofs.append(roof)
+        done(f"{name} matrix product")
+    return roofs
+
+
+def _matmul(device: torch.device, dtype: torch.dtype, name: str) -> MeasuredRoof | None:
+    size = 2048 if device.type == "cpu" else 8192
+    try:
+        if _best(device, _product(device, dtype, 512), rounds=1) > _SLOW_S:
+            return None
+        seconds = _best(device, _product(device, dtype, size), budget_s=4.0)
+    except (RuntimeError, NotImplementedError):
+        return None  # the backend has no product for this dtype: then it has no roof for it either
+    source = f"torch.mm of {size} x {size} {name} matrices, best of up to {ROUNDS}{_threads(device)}"
+    return MeasuredRoof("compute", name, 2 * size**3 / seconds, None, source, datetime.now(UTC))
+
+
+def _product(device: torch.device, dtype: torch.dtype, size: int) -> Callable[[], Any]:
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    out = torch.empty(size, size, device=device, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def _bandwidth(device: torch.device) -> MeasuredRoof:
+    elements = (256 if device.type == "cpu" else 1024) * 1024 * 1024 // 4
+    source = torch.ones(elements, device=device)
+    target = torch.empty_like(source)
+    rows = source.view(-1, 8192)
+    vector = torch.ones(8192, device=device)
+    kernels = {
+        "copy": (lambda: target.copy_(source), 2),
+        "sum": (source.sum, 1),
+        "matrix-vector product": (lambda: torch.mv(rows, vector), 1),
+    }
+    rates = {
+        name: passes * elements * 4 / _best(device, kernel) for name, (kernel, passes) in kernels.items()
+    }
+    best = max(rates, key=lambda name: rates[name])
+    text = f"fp32 {best} over {elements * 4 // 2**20} MiB, best of {ROUNDS}{_threads(device)}"
+    return MeasuredRoof("memory", None, None, rates[best], text, datetime.now(UTC))
+
+
+def _threads(device: torch.device) -> str:
+    return f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+
+
+def _best(
+    device: torch.device, kernel: Callable[[], Any], rounds: int = ROUNDS, budget_s: float = 2.0
+) -> float:
+    """Shortest time of a call in seconds, after one that is not counted."""
+
+    def once() -> float:
+        begin = time.perf_counter()
+        kernel()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return time.perf_counter() - begin
+
+    with torch.inference_mode():
+        once()
+        best, spent = float("inf"), 0.0
+        for _ in range(rounds):
+            seconds = once()
+            best, spent = min(best, seconds), spent + seconds
+            if spent > budget_s:
+                break
+    return best

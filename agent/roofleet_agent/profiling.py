@@ -1,0 +1,391 @@
+"""One run: trace, bare, timed and memory pass, and the rows that say what was measured."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import resource
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from roofleet_agent.devices.base import Device
+from roofleet_agent.engines.base import (
+    Engine,
+    ModelRequest,
+    Session,
+    Step,
+    Workload,
+    middle_cache_tokens,
+    phases_of,
+)
+from roofleet_agent.errors import AgentError
+from roofleet_agent.inventory import device_id, host_id
+from roofleet_agent.measuring.clocks import clock_for
+from roofleet_agent.measuring.layer_timer import Interval, LayerTimer
+from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker
+from roofleet_agent.registry import find_engine
+from roofleet_agent.rows import Sink, table_of
+from roofleet_agent.tracing import TraceResult, layers_of, trace
+
+Progress = Callable[[str, float], None]
+"""Hears what is being done and how far the run is, from 0 to 1."""
+
+
+def _silent(what: str, fraction: float) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """A step as timed: which one, when in ns since the run began, and how long."""
+
+    step: Step
+    kind: str
+    iteration: int
+    is_warmup: bool
+    start_ns: int
+    duration_ns: int
+    intervals: list[Interval] = field(default_factory=list)
+
+
+def trace_phases(
+    engine: Engine, request: ModelRequest, dtype: str, workload: Workload
+) -> tuple[Session, dict[str, TraceResult]]:
+    """The model on `meta` and what one step of each of its phases executes.
+
+    The decode step is the middle one of the workload; with fewer than two new tokens it is the one after a
+    cache of the prompt, so that `analyze` always has one.
+    """
+    session = engine.load(request, torch.device("meta"), dtype, workload)
+    phases = phases_of(session.task, max(session.new_tokens, 2))
+    return session, {
+        phase: trace(session.module, session.single(phase).call, cache=session.cache) for phase in phases
+    }
+
+
+def profile(
+    request: ModelRequest,
+    device: Device,
+    dtype: str,
+    workload: Workload,
+    sink: Sink,
+    *,
+    progress: Progress = _silent,
+    job_id: str | None = None,
+) -> str:
+    """Runs a model on a device and writes every row of the run to the sink; returns the run's id.
+
+    A run that fails is stored as failed with its reason, and the error raised on. KeyboardInterrupt stores
+    it as cancelled.
+    """
+    run = _Run(request, device, dtype, workload, sink, progress, job_id)
+    try:
+        run.load()
+        run.measure()
+    except KeyboardInterrupt:
+        run.finish("cancelled", "interrupted")
+        raise
+    except Exception as error:
+        run.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        run.finish("done", None)
+    finally:
+        run.close()
+    return run.run_id
+
+
+class _Run:
+    def __init__(
+        self,
+        request: ModelRequest,
+        device: Device,
+        dtype: str,
+        workload: Workload,
+        sink: Sink,
+        progress: Progress,
+        job_id: str | None,
+    ) -> None:
+        self.run_id = str(uuid.uuid4())
+        self._request, self._device, self._dtype = request, device, dtype
+        self._workload, self._sink, self._progress = workload, sink, progress
+        self._torch_device = torch.device(device.torch_name)
+        self._engine = find_engine(request)
+        self._began = time.perf_counter_ns()
+        self._session: Session | None = None
+        self._row: dict[str, Any] = {
+            "run_id": self.run_id,
+            "host_id": host_id(),
+            "device_id": device_id(device),
+            "job_id": job_id,
+            "status": "running",
+            "started_at": datetime.now(UTC),
+            "dtype": dtype,
+            "variant": "base",
+            "weights": request.weights,
+            "attention": workload.attention,
+            "engine": self._engine.name,
+            "batch_size": workload.batch_size,
+            "logits": workload.logits,
+            "iterations": workload.iterations,
+            "warmup": workload.warmup,
+            "threads": torch.get_num_threads() if self._torch_device.type == "cpu" else None,
+            "torch_version": torch.__version__,
+            "transformers_version": _version("transformers") if request.origin != "module" else None,
+        }
+
+    # -- loading and the trace pass
+
+    def load(self) -> None:
+        self._progress("tracing on meta", 0.0)
+        meta, traces = trace_phases(self._engine, self._request, self._dtype, self._workload)
+        kv_bytes = kv_bytes_per_token(meta, self._workload)
+        meta.close()
+        self._progress("loading the model", 0.05)
+        session = self._engine.load(self._request, self._torch_device, self._dtype, self._workload)
+        self._session = session
+        model = self._model_row(session)
+        state = list(session.module.parameters())
+        self._row |= {
+            "model_id": model["model_id"],
+            "prompt_tokens": session.prompt_tokens,
+            "new_tokens": session.new_tokens,
+            "prompt_sha256": session.prompt_sha256,
+            "parameter_bytes": sum(p.numel() * p.element_size() for p in state),
+            "kv_bytes_per_token": kv_bytes,
+        }
+        phases = phases_of(session.task, session.new_tokens)
+        if "decode" in phases:
+            self._row["decode_cache_tokens"] = middle_cache_tokens(session.prompt_tokens, session.new_tokens)
+        # A module of the user's own may take another batch than was asked for: its inputs decide.
+        self._row["batch_size"] = getattr(session, "batch_size", self._workload.batch_size)
+        self._write("models", [model])
+        self._write("runs", [self._row])
+        self._write("layers", [{"run_id": self.run_id, **asdict(la)} for la in layers_of(session.module)])
+        for phase in phases:
+            self._write("ops", op_rows(self.run_id, phase, traces[phase]))
+            self._write(
+                "layer_edges",
+                [{"run_id": self.run_id, "phase": phase, **asdict(edge)} for edge in traces[phase].edges],
+            )
+
+    def _model_row(self, session: Session) -> dict[str, Any]:
+        config = session.config_json
+        architecture = type(session.module).__name__
+        parameters = sum(p.numel() for p in session.module.parameters())
+        identity = "\n".join((self._request.name, config or f"{architecture} {parameters}"))
+        return {
+            "model_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
+            "name": self._request.name,
+            "origin": self._request.origin,
+            "architecture": architecture,
+            "task": session.task,
+            "parameters": parameters,
+            "config": config,
+            "source": self._request.source,
+        }
+
+    # -- the passes on the device
+
+    def measure(self) -> None:
+        assert self._session is not None
+        session, workload = self._session, self._workload
+        clock = clock_for(self._torch_device)
+        timer = LayerTimer(session.module, clock)
+        total = workload.warmup + workload.iterations
+        energy_j: float | None = 0.0
+        # Bare and timed iterations take turns, so that a machine that slows down slows both alike.
+        for iteration in range(total):
+            is_warmup = iteration < workload.warmup
+            self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.75 * iteration / total)
+            before = self._device.energy_j()
+            bare = list(self._pass(session, "bare", iteration, is_warmup, None))
+            after = self._device.energy_j()
+            if not is_warmup:
+                known = energy_j is not None and before is not None and after is not None
+                energy_j = energy_j + after - before if known else None  # type: ignore[operator]
+            with timer.attached():
+                timed = list(self._pass(session, "timed", iteration, is_warmup, timer))
+            self._write_steps(bare + timed)
+        self._row["energy_j"] = energy_j
+        self._progress("memory", 0.92)
+        self._memory_pass(session)
+
+    def _pass(
+        self, session: Session, kind: str, iteration: int, is_warmup: bool, timer: LayerTimer | None
+    ) -> Iterator[TimedStep]:
+        clock = clock_for(self._torch_device)
+        with _collector_paused():
+            for step in session.iteration():
+                clock.synchronize()
+                if timer is not None:
+                    timer.begin()
+                begin = time.perf_counter_ns()
+                step.call()
+                clock.synchronize()
+                duration = time.perf_counter_ns() - begin
+                yield TimedStep(
+                    # what the step would do is not kept: it holds the cache
+                    replace(step, call=_nothing),
+                    kind,
+                    iteration,
+                    is_warmup,
+                    begin - self._began,
+                    duration,
+                    timer.intervals() if timer is not None and not is_warmup else [],
+                )
+
+    def _write_steps(self, steps: list[TimedStep]) -> None:
+        self._write(
+            "steps",
+            [
+                {
+                    "run_id": self.run_id,
+                    "phase": s.step.phase,
+                    "pass": s.kind,
+                    "iteration": s.iteration,
+                    "step_index": s.step.step_index,
+                    "is_warmup": s.is_warmup,
+                    "start_ns": s.start_ns,
+                    "duration_ns": s.duration_ns,
+                    "tokens": s.step.tokens,
+                    "cache_tokens": s.step.cache_tokens,
+                }
+                for s in steps
+            ],
+        )
+        spans = [
+            {
+                "run_id": self.run_id,
+                "phase": s.step.phase,
+                "iteration": s.iteration,
+                "step_index": s.step.step_index,
+                "path": interval.path,
+                "start_ns": interval.start_ns,
+                "duration_ns": interval.duration_ns,
+                "self_ns": interval.self_ns,
+            }
+            for s in steps
+            for interval in s.intervals
+        ]
+        if spans:
+            self._write("spans", spans)
+
+    def _memory_pass(self, session: Session) -> None:
+        on_accelerator = self._torch_device.type != "cpu"
+        if on_accelerator:
+            torch.accelerator.reset_peak_memory_stats(self._torch_device)
+        phases: dict[str, list[LayerMemory]] = {}
+        tracker, phases = track_memory(session)
+        self._row["peak_memory_bytes"] = self._row["parameter_bytes"] + tracker.peak_bytes
+        self._row["peak_memory_source"] = "live tensors"
+        if on_accelerator:
+            self._row["peak_memory_bytes"] = torch.accelerator.max_memory_allocated(self._torch_device)
+            self._row["peak_memory_source"] = f"torch.{self._torch_device.type} allocator"
+        self._row["process_peak_bytes"] = process_peak_bytes()
+        for phase, layers in phases.items():
+            last = {layer.path: layer for layer in layers}  # a layer called twice: its last call
+            self._write(
+                "layer_memory",
+                [{"run_id": self.run_id, "phase": phase, **asdict(layer)} for layer in last.values()],
+            )
+
+    # -- the end
+
+    def finish(self, status: str, error: str | None) -> None:
+        if self._session is None and status != "done":
+            return  # it never became a run: the caller's error says why
+        self._row |= {"status": status, "error": error, "finished_at": datetime.now(UTC)}
+        self._write("runs", [self._row])
+        self._progress(status, 1.0)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        gc.collect()
+
+    def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
+        self._sink.write(table, table_of(table, rows))
+
+
+def track_memory(session: Session) -> tuple[MemoryTracker, dict[str, list[LayerMemory]]]:
+    """Runs one iteration under a memory tracker; the layers of each phase are those of its last step."""
+    module = session.module
+    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
+    phases: dict[str, list[LayerMemory]] = {}
+    with torch.inference_mode(), tracker, tracker.following(module):
+        for step in session.iteration():
+            tracker.layers = []
+            step.call()
+            phases[step.phase] = tracker.layers
+    return tracker, phases
+
+
+def op_rows(run_id: str, phase: str, traced: TraceResult) -> list[dict[str, Any]]:
+    """The rows of `ops` for one phase."""
+    return [
+        {
+            "run_id": run_id,
+            "phase": phase,
+            "op_index": index,
+            "path": op.path,
+            "op": op.op,
+            "inputs": [asdict(tensor) for tensor in op.inputs],
+            "outputs": [asdict(tensor) for tensor in op.outputs],
+            "is_view": op.is_view,
+            "attributes": json.dumps(dict(op.attributes), sort_keys=True) if op.attributes else None,
+        }
+        for index, op in enumerate(traced.ops)
+    ]
+
+
+def kv_bytes_per_token(session: Session, workload: Workload) -> int | None:
+    """Bytes of cache a token of one sequence adds, from a one-token prefill; None without a cache."""
+    if session.task != "generate":
+        return None
+    return sum(t.numel() * t.element_size() // max(t.shape[-2], 1) for t in session.cache()) // max(
+        workload.batch_size, 1
+    )
+
+
+def process_peak_bytes() -> int:
+    """The most memory this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Python's garbage collector does not run inside a pass: a step must not pay for another's garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+__all__ = ["AgentError", "profile", "trace_phases", "track_memory"]

@@ -1,0 +1,104 @@
+"""The module tree as layers: paths, roles, repeated blocks and the parameters each holds itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of the module tree; `parameter_bytes` in bytes, both counts without the layers inside."""
+
+    path: str
+    parent_path: str | None
+    layer_index: int
+    depth: int
+    module_type: str
+    role: str
+    block_index: int | None
+    is_leaf: bool
+    parameters: int
+    parameter_bytes: int
+
+
+# The first pattern that fits the last part of the path, or the class name, names the role.
+_ROLES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (role, re.compile(pattern, re.IGNORECASE))
+    for role, pattern in (
+        ("dropout", r"dropout|^drop$"),
+        ("norm", r"norm|^ln_?\w*$|NoNorm"),
+        ("rotary", r"rotary|^rope"),
+        ("embedding", r"embed|^wte$|^wpe$|^Embedding$"),
+        ("head", r"^lm_head$|^score$|^classifier$|^pooler$|^cls$|predictions"),
+        ("router", r"router|^gate$|TopKRouter"),
+        ("activation", r"^act(_fn|ivation)?$|intermediate_act|activation$|GELU|SiLU|ReLU"),
+    )
+)
+_INSIDE = (
+    ("attention", re.compile(r"attn|attention", re.IGNORECASE)),
+    ("mlp", re.compile(r"mlp|ffn|feed_forward|experts?|^moe|intermediate|^output$|^fc\d?$", re.IGNORECASE)),
+)
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Every node of the tree, the model itself (path "") first, in the order of `named_modules`.
+
+    A module that sits at two places appears at the first, and a tied parameter counts there once.
+    """
+    seen: set[int] = set()
+    layers = []
+    for index, (path, module) in enumerate(model.named_modules()):
+        own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(id(p) for p in own)
+        layers.append(
+            Layer(
+                path=path,
+                parent_path=None if path == "" else path.rpartition(".")[0],
+                layer_index=index,
+                depth=0 if path == "" else path.count(".") + 1,
+                module_type=type(module).__name__,
+                role=role_of(path, type(module).__name__, not any(module.children())),
+                block_index=block_index_of(path),
+                is_leaf=not any(module.children()),
+                parameters=sum(p.numel() for p in own),
+                parameter_bytes=sum(p.numel() * p.element_size() for p in own),
+            )
+        )
+    return layers
+
+
+def block_index_of(path: str) -> int | None:
+    """The number of the outermost repeated block a path lies in: 3 for `model.layers.3.mlp`."""
+    for part in path.split("."):
+        if part.isdigit():
+            return int(part)
+    return None
+
+
+def role_of(path: str, module_type: str, is_leaf: bool) -> str:
+    """What a layer is for, from its name and class.
+
+    A projection inside an attention is `attention`, one inside a feed-forward part `mlp`; a numbered node
+    is a `block`; what nothing tells of is `other`.
+    """
+    if path == "":
+        return "model"
+    parts = path.split(".")
+    last = parts[-1]
+    if last.isdigit():
+        return "block" if not is_leaf else _inside(parts[:-1])
+    for role, pattern in _ROLES:
+        if pattern.search(last) or (is_leaf and pattern.search(module_type)):
+            return role
+    return _inside(parts)
+
+
+def _inside(parts: list[str]) -> str:
+    for part in reversed(parts):
+        for role, pattern in _INSIDE:
+            if pattern.search(part):
+                return role
+    return "other"

@@ -1,0 +1,116 @@
+"""What a formula is, where it is registered, and how an op's bytes follow from its operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMULA_VERSION = 1
+"""Raised whenever a formula's result changes: costs stored under an older one are derived again."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An operand: `role` is `weight`, `kv` or `activation`; `bytes` is the storage the view covers."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Product of the shape; 1 for a scalar."""
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op as traced: operands in the order of its schema, and its scalar arguments."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    is_view: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a formula says of an op.
+
+    `matmul_flops` is 2 x multiply-adds of matrix products; `causal_flops` the same without the masked half
+    of causal attention (None: nothing is masked); `other_flops` everything else, one for each arithmetic
+    operation, comparison or function on an element. `read` and `written` give bytes by operand where they
+    are not simply all of each input and each output.
+    """
+
+    matmul_flops: int = 0
+    other_flops: int = 0
+    causal_flops: int | None = None
+    read: Mapping[int, int] = field(default_factory=dict)
+    written: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work and traffic of one op, in FLOP and bytes."""
+
+    matmul_flops: int = 0
+    causal_flops: int = 0
+    other_flops: int = 0
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    kv_read_bytes: int = 0
+    kv_write_bytes: int = 0
+
+
+Formula = Callable[[Op], Work]
+FORMULAS: dict[str, Formula] = {}
+
+
+def formula(*names: str) -> Callable[[Formula], Formula]:
+    """Registers a formula for operators such as `aten.linear`; ValueError if one has a formula already."""
+
+    def register(function: Formula) -> Formula:
+        for name in names:
+            if name in FORMULAS:
+                raise ValueError(f"{name} has a formula already: {FORMULAS[name].__name__}")
+            FORMULAS[name] = function
+        return function
+
+    return register
+
+
+def cost_of(op: Op) -> Cost | None:
+    """The cost of an op, None if there is no formula for it.
+
+    Bytes are the compulsory traffic: each input read once and each output written once, by the storage in
+    use. A view costs nothing. A weight that is written counts as weight traffic like one that is read.
+    """
+    if op.is_view:
+        return Cost()
+    rule = FORMULAS.get(op.name)
+    if rule is None:
+        return None
+    work = rule(op)
+    moved = {"weight": 0, "activation": 0, "kv_read": 0, "kv_write": 0}
+    for index, tensor in enumerate(op.inputs):
+        role = "kv_read" if tensor.role == "kv" else tensor.role
+        moved[role] += work.read.get(index, tensor.bytes)
+    for index, tensor in enumerate(op.outputs):
+        role = "kv_write" if tensor.role == "kv" else tensor.role
+        moved[role] += work.written.get(index, tensor.bytes)
+    return Cost(
+        matmul_flops=work.matmul_flops,
+        causal_flops=work.matmul_flops if work.causal_flops is None else work.causal_flops,
+        other_flops=work.other_flops,
+        weight_bytes=moved["weight"],
+        activation_bytes=moved["activation"],
+        kv_read_bytes=moved["kv_read"],
+        kv_write_bytes=moved["kv_write"],
+    )

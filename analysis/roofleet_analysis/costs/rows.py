@@ -1,0 +1,50 @@
+"""Costs of whole tables of ops: rows of `ops` in, rows of `op_costs` out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from roofleet_analysis.costs.registry import FORMULA_VERSION, Cost, Op, Tensor, cost_of
+from roofleet_proto.tables import OP_COSTS
+
+
+def op_of(row: dict[str, Any]) -> Op:
+    """An Op from a row of the `ops` table."""
+    return Op(
+        name=row["op"],
+        inputs=tuple(_tensor(t) for t in row["inputs"]),
+        outputs=tuple(_tensor(t) for t in row["outputs"]),
+        is_view=row["is_view"],
+        attributes=json.loads(row["attributes"]) if row["attributes"] else {},
+    )
+
+
+def _tensor(value: dict[str, Any]) -> Tensor:
+    return Tensor(tuple(value["shape"]), value["dtype"], value["role"], value["bytes"])
+
+
+def derive_op_costs(ops: pa.Table) -> pa.Table:
+    """The `op_costs` rows of these `ops` rows, in their order; unknown ops have NULL figures."""
+    rows = ops.to_pylist()
+    return pa.Table.from_pylist([_row(row, cost_of(op_of(row))) for row in rows], schema=OP_COSTS.schema)
+
+
+def _row(op: dict[str, Any], cost: Cost | None) -> dict[str, Any]:
+    row = {name: op[name] for name in ("run_id", "phase", "op_index", "path")}
+    row.update(is_known=cost is not None, formula_version=FORMULA_VERSION)
+    if cost is not None:
+        row.update({name: getattr(cost, name) for name in Cost.__dataclass_fields__})
+    return row
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of costs, figure by figure."""
+    sums = dict.fromkeys(Cost.__dataclass_fields__, 0)
+    for cost in costs:
+        for name in sums:
+            sums[name] += getattr(cost, name)
+    return Cost(**sums)

@@ -1,0 +1,40 @@
+"""What can go wrong in the collector.
+
+    CollectorError
+    ├── StoreInUse            another process holds the data
+    ├── StoreClosed           also a RuntimeError: asked after it was closed, or closed while it answered
+    ├── AddressInUse          also an OSError: another process listens on the port
+    ├── SqlError              also a ValueError: a statement that the engine does not accept
+    │   └── StatementRefused  a statement that is not a read
+    └── QueryTimeout          also a TimeoutError: a query that took too long
+
+The message of an SqlError is the engine's own, ready to be shown to whoever wrote the statement.
+"""
+
+
+class CollectorError(Exception):
+    """Root of everything the collector raises on purpose."""
+
+
+class StoreInUse(CollectorError):
+    """The store's file is held by another process."""
+
+
+class StoreClosed(RuntimeError, CollectorError):
+    """The store was closed."""
+
+
+class AddressInUse(OSError, CollectorError):
+    """Another process listens on this address."""
+
+
+class SqlError(ValueError, CollectorError):
+    """The engine does not accept the statement, or failed while running it."""
+
+
+class StatementRefused(SqlError):
+    """The statement is not one that reads; the message says what is allowed."""
+
+
+class QueryTimeout(TimeoutError, CollectorError):
+    """The query was ended because it ran, or was left unread, for longer than allowed."""

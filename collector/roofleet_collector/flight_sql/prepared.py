@@ -1,0 +1,124 @@
+"""Prepared statements and their bound parameters, between a client's calls."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pyarrow as pa
+
+from roofleet_collector.errors import SqlError
+from roofleet_collector.store.reader import PreparedSelect
+
+MAX_STATEMENTS = 1024
+MAX_PARAMETER_BYTES = 1024 * 1024
+EXPIRES_AFTER = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A statement and the parameters bound to it: an Arrow IPC stream of one row, or nothing yet."""
+
+    select: PreparedSelect
+    parameters: bytes = b""
+
+
+class PreparedStatements:
+    """Handles for prepared statements. A client that never closes them cannot fill the memory: the one left
+    unused for longest goes when there are too many, and every one goes after an hour without use."""
+
+    def __init__(
+        self,
+        limit: int = MAX_STATEMENTS,
+        expires_after: timedelta = EXPIRES_AFTER,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit, self._expires_s, self._clock = limit, expires_after.total_seconds(), clock
+        self._statements: OrderedDict[bytes, tuple[float, Prepared]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+    def add(self, select: PreparedSelect) -> bytes:
+        """Keeps a statement; returns its handle."""
+        handle = secrets.token_bytes(16)
+        with self._lock:
+            self._statements[handle] = (self._clock(), Prepared(select))
+            while len(self._statements) > self._limit or self._oldest_s() > self._expires_s:
+                self._statements.popitem(last=False)
+        return handle
+
+    def get(self, handle: bytes) -> Prepared:
+        """The statement; SqlError if the handle is not known (any more)."""
+        with self._lock:
+            used, prepared = self._statements.get(handle, (float("-inf"), None))
+            if prepared is None or self._clock() - used > self._expires_s:
+                raise SqlError("this prepared statement was closed or has expired: prepare it again")
+            self._keep(handle, prepared)
+            return prepared
+
+    def bind(self, handle: bytes, parameters: bytes) -> None:
+        """Sets the parameters of later executions; SqlError if the handle is not known (any more)."""
+        prepared = self.get(handle)
+        with self._lock:
+            self._keep(handle, replace(prepared, parameters=parameters))
+
+    def close(self, handle: bytes) -> None:
+        """Forgets a statement; harmless if it is not known."""
+        with self._lock:
+            self._statements.pop(handle, None)
+
+    def _keep(self, handle: bytes, prepared: Prepared) -> None:
+        self._statements[handle] = (self._clock(), prepared)
+        self._statements.move_to_end(handle)
+
+    def _oldest_s(self) -> float:
+        return self._clock() - next(iter(self._statements.values()))[0]
+
+
+def encode_parameters(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
+    """One row of parameters as an Arrow IPC stream; SqlError if there are more or fewer, or it is too big."""
+    rows: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows:
+            rows.append(batch)
+        if sum(batch.num_rows for batch in rows) > 1:
+            raise SqlError("a query takes one row of parameters; run it once for each row")
+        if sum(batch.nbytes for batch in rows) > MAX_PARAMETER_BYTES:
+            raise SqlError(f"the parameters are larger than {MAX_PARAMETER_BYTES} bytes")
+    if not rows:
+        raise SqlError("no row of parameters was sent")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(rows[0])
+    return bytes(sink.getvalue())
+
+
+def decode_parameters(data: bytes, names: list[str]) -> list[object] | dict[str, object]:
+    """The values of a row from `encode_parameters`: by name if the columns are named so, else by place."""
+    if not data:
+        return []
+    try:
+        row = pa.ipc.open_stream(data).read_all()
+    except pa.ArrowException as error:
+        raise SqlError(f"the parameters cannot be read: {error}") from error
+    values = [_value(column) for column in row.columns]
+    if set(row.column_names) == set(names) and not all(name.isdigit() for name in names):
+        return dict(zip(row.column_names, values, strict=True))
+    return values
+
+
+def _value(column: pa.ChunkedArray) -> object:
+    kind = column.type
+    # Python's times stop at microseconds, and so do the engine's parameters.
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    elif pa.types.is_duration(kind) and kind.unit == "ns":
+        column = column.cast(pa.duration("us"), safe=False)
+    return column[0].as_py()

@@ -1,0 +1,50 @@
+"""What a store promises: rows and their key committed together or not at all, and read-only SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Append:
+    """Rows of one or more tables that become visible together.
+
+    `key` is (agent_id, epoch, sequence): an Append whose key is stored already stores nothing. Rows the
+    collector makes itself come without one.
+    """
+
+    rows: Mapping[str, pa.Table]
+    key: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an Append; `duplicate` if its key was there before."""
+
+    duplicate: bool
+
+
+class Store(Protocol):
+    """A place for rows, safe to call from any thread."""
+
+    def append(self, rows: Append) -> Future[Receipt]:
+        """Commits the rows and their key; the future resolves after the commit, in the order of calls."""
+        ...
+
+    def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
+        """Notes when hosts were last heard of."""
+        ...
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
+        """The rows of one read-only statement; SqlError if it is not one or fails."""
+        ...
+
+    def close(self) -> None:
+        """Finishes what was appended and lets go of the data; harmless if closed before."""
+        ...

@@ -1,0 +1,115 @@
+"""The store in one DuckDB file: opens it, keeps everybody else out, writes through one thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from roofleet_collector.errors import StoreInUse
+from roofleet_collector.store.contract import Append, Receipt
+from roofleet_collector.store.reader import Reader, lock_down
+from roofleet_collector.store.schema import migrate
+from roofleet_collector.store.writer import Writer
+from roofleet_proto.tables import TABLES, Table
+
+FILE_NAME = "roofleet.duckdb"
+
+
+class DuckDBStore:
+    """Implements Store on `<folder>/roofleet.duckdb`, which is made if it is not there.
+
+    Raises StoreInUse if another process holds the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / FILE_NAME
+        try:
+            self._connection = duckdb.connect(str(self.path))
+        except duckdb.IOException as error:
+            if "lock" in str(error).lower():
+                raise StoreInUse(
+                    f"{self.path} is held by another process: ask its collector (--server), "
+                    f"or use another --data folder"
+                ) from error
+            raise
+        try:
+            self._connection.execute("SET TimeZone = 'UTC'")
+            self._connection.execute("SET checkpoint_threshold = '256MB'")
+            migrate(self._connection)
+            lock_down(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+        self.reader = Reader(self._connection)
+        self._writer = Writer(self._connection.cursor())
+        self._closing = threading.Lock()
+
+    def append(self, rows: Append) -> Future[Receipt]:
+        """See Store.append."""
+        return self._writer.submit(lambda connection: _append(connection, rows))
+
+    def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
+        """See Store.touch_hosts."""
+
+        def touch(connection: duckdb.DuckDBPyConnection) -> None:
+            for host_id, at in seen.items():
+                connection.execute("UPDATE hosts SET last_seen_at = ? WHERE host_id = ?", [at, host_id])
+
+        return self._writer.submit(touch)
+
+    def rederive(self, run_id: str, costs: pa.Table) -> Future[None]:
+        """Replaces the costs of one run by those of newer formulas."""
+
+        def replace(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.execute("DELETE FROM op_costs WHERE run_id = ?", [run_id])
+            _insert(connection, TABLES["op_costs"], costs)
+
+        return self._writer.submit(replace)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
+        """See Store.query."""
+        return self.reader.query(sql, parameters)
+
+    def close(self) -> None:
+        """See Store.close."""
+        with self._closing:
+            self._writer.close()
+            self._connection.close()
+
+
+def _append(connection: duckdb.DuckDBPyConnection, rows: Append) -> Receipt:
+    if rows.key is not None:
+        known = connection.execute(
+            "SELECT 1 FROM ingest_log WHERE agent_id = ? AND epoch = ? AND sequence = ?", rows.key
+        ).fetchone()
+        if known:
+            return Receipt(duplicate=True)
+        connection.execute("INSERT INTO ingest_log VALUES (?, ?, ?, now())", rows.key)
+    for name, table in rows.rows.items():
+        _insert(connection, TABLES[name], table)
+    return Receipt(duplicate=False)
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
+    if table.replaces:
+        rows = _last_of_each_key(rows, table.key)
+    verb = "INSERT OR REPLACE INTO" if table.replaces else "INSERT INTO"
+    connection.register("incoming", rows)
+    try:
+        connection.execute(f"{verb} {table.name} SELECT * FROM incoming")
+    finally:
+        connection.unregister("incoming")
+
+
+def _last_of_each_key(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """One statement cannot replace a row twice, so only the last row of each key goes in."""
+    columns = [rows.column(name).to_pylist() for name in key]
+    last = {values: place for place, values in enumerate(zip(*columns, strict=True))}
+    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))

@@ -1,0 +1,209 @@
+"""The guarded reader: SQL from users, checked, in read-only transactions, streamed and bounded in time."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.store.rows import Parameters, Rows
+from roofleet_collector.store.statements import Select, check
+from roofleet_collector.store.watchdog import Watchdog
+
+LOCKS = (
+    "SET GLOBAL TimeZone = 'UTC'",  # a plain SET would not reach the cursors that queries run on
+    "SET GLOBAL python_enable_replacements = false",
+    "SET GLOBAL autoload_known_extensions = false",
+    "SET GLOBAL autoinstall_known_extensions = false",
+    "SET GLOBAL allow_community_extensions = false",
+    "SET GLOBAL allow_persistent_secrets = false",
+    "SET GLOBAL enable_external_access = false",
+    "SET GLOBAL lock_configuration = true",
+)
+
+REMEMBERED, REMEMBERED_SQL = 256, 8192
+"""How many checked statements are kept, and the longest of them."""
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
+    """Closes the database off from files, the network and Python's variables, for good.
+
+    Afterwards every connection to this database is closed off, its configuration cannot be changed, and
+    timestamps are in UTC. Arrow tables that a connection registers by name can still be read by it.
+    """
+    for statement in LOCKS:
+        connection.execute(statement)
+
+
+@dataclass(frozen=True)
+class PreparedSelect:
+    """A statement that has been checked: the rows it will give, and the parameters it takes.
+
+    `parameter_schema` has one field a parameter, named "1", "2", ... for `?` and as written for `$name`. Its
+    types are strings, because the engine decides on a type when it gets the value; it also takes others.
+    `schema` is exact for the parameters given to `prepare`; without them the type of a column that is
+    nothing but a parameter is a guess.
+    """
+
+    sql: str
+    schema: pa.Schema
+    parameter_schema: pa.Schema
+
+
+class Reader:
+    """Runs read-only SQL on the database of `connection`, from any number of threads at once.
+
+    A query may keep the engine busy for `timeout_s`, and may be left unread for `idle_s`, because a reader
+    that has stalled holds on to old versions of every row. None switches a limit off.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        timeout_s: float | None = 60,
+        idle_s: float | None = 300,
+    ) -> None:
+        self._connection = connection
+        self._timeout_s, self._idle_s = timeout_s, idle_s
+        self._watchdog = Watchdog()
+        self._open: weakref.WeakSet[Rows] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._checked: dict[str, Select] = {}
+
+    def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """The rows of one statement, as they are at this moment; what is written later is not seen.
+
+        Raises:
+            StatementRefused: the statement does more than read.
+            SqlError: the engine does not accept it; the message is the engine's.
+            QueryTimeout: the first rows took longer than allowed.
+        """
+        rows, select = self._begin(sql)
+        return rows.start(select.sql, _named(select, parameters))
+
+    def prepare(self, sql: str, parameters: Parameters | None = None) -> PreparedSelect:
+        """Checks a statement and says what it gives, without running it. Raises what `query` does."""
+        rows, select = self._begin(sql)
+        with rows:
+            if not select.parameters:
+                schema = rows.run(lambda: _schema(rows.cursor, select.sql))
+            elif parameters is None:
+                schema = rows.run(lambda: _guess_schema(rows.cursor, select))
+            else:
+                values = _named(select, parameters)
+                schema = rows.run(lambda: _schema_with(rows.cursor, select, values))
+        takes = pa.schema([pa.field(name, pa.string()) for name in select.parameters])
+        return PreparedSelect(select.sql, schema, takes)
+
+    def transaction(self) -> Rows:
+        """A read-only transaction for the store's own questions, within the same limits.
+
+        For trusted statements: they do not pass the gate. Use it as a context manager, with `run`.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreClosed("the store is closed")
+            rows = Rows(
+                self._connection.cursor(), self._watchdog, timeout_s=self._timeout_s, idle_s=self._idle_s
+            )
+            self._open.add(rows)
+            return rows
+
+    @property
+    def open_queries(self) -> int:
+        """How many queries hold a transaction right now."""
+        with self._lock:
+            return sum(not rows.closed for rows in self._open)
+
+    def close(self) -> None:
+        """Stops what is running and takes no more; the connection stays open."""
+        with self._lock:
+            self._closed = True
+            running = list(self._open)
+        for rows in running:
+            rows.end(StoreClosed("the store was closed while the query ran"))
+        self._watchdog.close()
+
+    def _begin(self, sql: str) -> tuple[Rows, Select]:
+        rows = self.transaction()
+        try:
+            select = self._checked.get(sql)
+            if select is None:
+                select = check(sql, rows.cursor)
+                self._remember(sql, select)
+        except BaseException:
+            rows.close()
+            raise
+        return rows, select
+
+    def _remember(self, sql: str, select: Select) -> None:
+        """Clients prepare a statement and then run it, and dashboards ask the same again and again."""
+        if len(sql) <= REMEMBERED_SQL:
+            if len(self._checked) >= REMEMBERED:
+                self._checked.clear()
+            self._checked[sql] = select
+
+
+def _named(select: Select, parameters: Parameters) -> Parameters:
+    """The values as the engine wants them: by name if the statement names them, else by place."""
+    takes = len(select.parameters)
+    if isinstance(parameters, Mapping):
+        if set(parameters) == set(select.parameters):
+            return parameters
+    elif len(parameters) == takes:
+        return dict(zip(select.parameters, parameters, strict=True)) if select.named else parameters
+    names = f" ({', '.join(select.parameters)})" if select.named else ""
+    raise SqlError(f"the statement takes {takes} parameters{names}, got {len(parameters)}")
+
+
+def _schema(cursor: duckdb.DuckDBPyConnection, sql: str) -> pa.Schema:
+    relation = cursor.sql(sql)
+    return relation.limit(0).to_arrow_table().schema
+
+
+def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Parameters) -> pa.Schema:
+    given: Any = dict(values) if isinstance(values, Mapping) else list(values)
+    if select.explains:
+        return cursor.execute(select.sql, given).to_arrow_table().schema
+    body = _without_end(cursor, select.sql)
+    schema = cursor.execute(f"SELECT * FROM (\n{body}\n) LIMIT 0", given).to_arrow_table().schema
+    try:
+        described = cursor.execute(f"DESCRIBE {body}", given).fetchall()
+    except duckdb.ParserException:
+        return schema  # itself a DESCRIBE, SHOW or SUMMARIZE, whose columns have names of their own
+    # A subquery renames a second column of the same name, the statement itself does not.
+    return pa.schema([field.with_name(row[0]) for field, row in zip(schema, described, strict=True)])
+
+
+def _without_end(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The statement without the semicolon after it, so that it can stand in parentheses."""
+    body = sql
+    while True:
+        try:
+            cursor.extract_statements(f"SELECT * FROM (\n{body}\n)")
+            return body
+        except duckdb.ParserException:
+            if ";" not in body:
+                raise
+            body = body[: body.rindex(";")]
+
+
+def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schema:
+    if not select.explains:
+        cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")  # for the engine's own message
+    # Some functions accept no NULL while they are bound; then a number may do.
+    for guess in (None, 1):
+        values = dict.fromkeys(select.parameters, guess) if select.named else [guess] * len(select.parameters)
+        try:
+            return _schema_with(cursor, select, values)
+        except duckdb.Error:
+            continue
+    return pa.schema([])

@@ -1,0 +1,113 @@
+"""DuckDB's side of the tables: types, DDL, numbered migrations and the views."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+import duckdb
+import pyarrow as pa
+
+from roofleet_proto.tables import TABLES, Table
+
+VIEWS = (
+    "run_roofs",
+    "phase_summary",
+    "run_summary",
+    "layer_summary",
+    "roofline_points",
+    "roofline_roofs",
+    "fleet_status",
+    "bottlenecks",
+)
+"""The published views, each after those it reads."""
+
+_SCALARS = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+}
+
+
+def duckdb_type(type: pa.DataType) -> str:
+    """The DuckDB type that holds an Arrow type of the tables; KeyError for one the tables do not use."""
+    if pa.types.is_list(type):
+        return f"{duckdb_type(type.value_type)}[]"
+    if pa.types.is_struct(type):
+        return f"STRUCT({', '.join(f'{f.name} {duckdb_type(f.type)}' for f in type)})"
+    return _SCALARS[type]
+
+
+def create_table(table: Table) -> str:
+    """The CREATE TABLE statement of a table. Only a table whose rows replace one another has a key."""
+    lines = [
+        f'    "{c.name}" {duckdb_type(c.type)}{" NOT NULL" if c.required else ""}' for c in table.columns
+    ]
+    if table.replaces:
+        lines.append(f"    PRIMARY KEY ({', '.join(table.key)})")
+    return f"CREATE TABLE {table.name} (\n" + ",\n".join(lines) + "\n);"
+
+
+def initial_migration() -> str:
+    """What migration 1 consists of as the tables stand; used to write it once, and by the test that no
+    column is added without a migration."""
+    return "\n\n".join(create_table(table) for table in TABLES.values()) + "\n"
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Number and SQL of every migration, in order."""
+    folder = resources.files("roofleet_collector.store") / "migrations"
+    found = [(int(f.name[:4]), f.read_text()) for f in folder.iterdir() if re.match(r"\d{4}_.*\.sql$", f.name)]
+    return sorted(found)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> int:
+    """Brings a database to the newest schema, each step in a transaction, and lays the views anew.
+
+    Returns the schema's number. Raises RuntimeError if the file was written by a newer Roofleet.
+    """
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY)")
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+    current = int(row[0]) if row else 0
+    known = migrations()
+    if current > known[-1][0]:
+        raise RuntimeError(
+            f"the data has schema {current}, this Roofleet knows {known[-1][0]}: install a newer one"
+        )
+    for number, sql in known:
+        if number > current:
+            connection.execute("BEGIN")
+            connection.execute(sql)
+            connection.execute("INSERT INTO schema_version VALUES (?)", [number])
+            connection.execute("COMMIT")
+    for name in ("macros", *VIEWS):
+        connection.execute(view_sql(name))
+    return known[-1][0]
+
+
+def view_sql(name: str) -> str:
+    """The SQL file of a view."""
+    return (resources.files("roofleet_collector.store") / "views" / f"{name}.sql").read_text()
+
+
+@dataclass(frozen=True)
+class ViewDoc:
+    """A view's sentence and its columns' sentences, as its file states them."""
+
+    name: str
+    doc: str
+    columns: dict[str, str]
+
+
+def view_doc(name: str) -> ViewDoc:
+    """Reads the comment at the head of a view's file: its sentence, then `column: sentence` lines."""
+    head = []
+    for line in view_sql(name).splitlines():
+        if not line.startswith("--"):
+            break
+        head.append(line[2:].strip())
+    columns = dict(line.split(": ", 1) for line in head[1:])
+    return ViewDoc(name, head[0], columns)

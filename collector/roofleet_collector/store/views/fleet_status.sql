@@ -1,0 +1,39 @@
+-- One row a device: where it sits, when its host was last seen, and its latest reading.
+-- host_id: The host.
+-- hostname: The host's name.
+-- os: Operating system of the host.
+-- cpu_name: Processor of the host.
+-- host_memory_bytes: Main memory of the host, in bytes.
+-- agent_version: Roofleet version of the agent.
+-- last_seen_at: Last heartbeat that reached the collector.
+-- is_online: Whether that was within the last 20 seconds.
+-- device_id: The device.
+-- device_name: The device's name.
+-- device_kind: `cpu`, `gpu` or `tpu`.
+-- hardware_name: The catalogue's slug for it, where known.
+-- memory_bytes: Memory it computes in, in bytes.
+-- unavailable: JSON object: reading the device does not give, and why.
+-- reading_at: When the latest reading was taken.
+-- utilization: Share of its last interval it was busy, 0 to 1.
+-- memory_used_bytes: Memory in use, in bytes.
+-- power_w: Power drawn, in W.
+-- clock_hz: Clock of its compute units, in Hz.
+-- temperature_c: Temperature, in degrees Celsius.
+-- runs: Runs it has done.
+CREATE OR REPLACE VIEW fleet_status AS
+WITH latest AS (
+    SELECT device_id, max(at) AS at, arg_max(utilization, at) AS utilization,
+           arg_max(memory_used_bytes, at) AS memory_used_bytes, arg_max(power_w, at) AS power_w,
+           arg_max(clock_hz, at) AS clock_hz, arg_max(temperature_c, at) AS temperature_c
+    FROM readings GROUP BY device_id
+),
+counted AS (SELECT device_id, count(*) AS runs FROM runs WHERE status = 'done' GROUP BY device_id)
+SELECT h.host_id, h.hostname, h.os, h.cpu_name, h.memory_bytes AS host_memory_bytes, h.agent_version,
+       h.last_seen_at, h.last_seen_at > now() - INTERVAL 20 SECOND AS is_online,
+       d.device_id, d.name AS device_name, d.kind AS device_kind, d.hardware_name, d.memory_bytes,
+       d.unavailable, l.at AS reading_at, l.utilization, l.memory_used_bytes, l.power_w, l.clock_hz,
+       l.temperature_c, coalesce(c.runs, 0) AS runs
+FROM hosts h
+LEFT JOIN devices d ON d.host_id = h.host_id
+LEFT JOIN latest l ON l.device_id = d.device_id
+LEFT JOIN counted c ON c.device_id = d.device_id;

@@ -1,0 +1,110 @@
+-- One row a run, phase and layer. Flops, bytes and self_ns are the layer's own; total_ columns include the layers inside it. All figures are for one step.
+-- run_id: The run.
+-- phase: `prefill`, `decode` or `forward`.
+-- path: The layer's path in the module tree; the empty string is the model itself.
+-- module_type: Class of the module.
+-- role: What the layer is for.
+-- block_index: Number of the repeated block it belongs to; NULL outside them.
+-- calls: How often a step calls the layer.
+-- mean_ns: Mean time inside the layer in a step, the layers inside it included, in ns.
+-- p50_ns: Median of the same, in ns.
+-- p95_ns: 95th percentile of the same, in ns.
+-- self_ns: Median time in a step less the layers inside it, in ns.
+-- share_of_phase: self_ns over the sum of self_ns of all layers of the phase.
+-- matmul_flops: Matrix-product and attention work, dense, in FLOP.
+-- other_flops: Elementwise, norm and softmax work, in FLOP.
+-- weight_bytes: Weights read, in bytes.
+-- activation_bytes: Activations read and written, in bytes.
+-- kv_bytes: Key-value cache read and written, in bytes.
+-- arithmetic_intensity: FLOP per byte moved.
+-- achieved_flops_per_s: FLOP over self_ns.
+-- achieved_bytes_per_s: Bytes over self_ns.
+-- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
+-- roofline_fraction: Time at the roof over self_ns; 1 is at the roof.
+-- bound: `compute` or `memory`, the side of the ridge; `overhead` where the layer reaches less than a quarter of the roof with ops that would take under 10 microseconds each there; NULL where it has no ops of its own.
+-- peak_memory_bytes: Most live cache and activation bytes while the layer ran, in bytes.
+-- time_at_roof_ns: Time its own ops would take at the roof, in ns.
+-- ops: Ops of its own that move or compute something.
+-- unknown_ops: Ops of its own without a formula.
+-- parent_path: The layer it sits in; NULL for the model itself.
+-- layer_index: Its place in the order of the module tree.
+-- depth: Steps from the model itself.
+-- is_leaf: Whether it has no layers inside.
+-- total_matmul_flops: matmul_flops with the layers inside, in FLOP.
+-- total_other_flops: other_flops with the layers inside, in FLOP.
+-- total_weight_bytes: weight_bytes with the layers inside, in bytes.
+-- total_activation_bytes: activation_bytes with the layers inside, in bytes.
+-- total_kv_bytes: kv_bytes with the layers inside, in bytes.
+CREATE OR REPLACE VIEW layer_summary AS
+WITH per_step AS (
+    SELECT run_id, phase, path, iteration, step_index, count(*) AS calls,
+           sum(duration_ns) AS duration_ns, sum(self_ns) AS self_ns
+    FROM spans GROUP BY ALL
+),
+times AS (
+    SELECT run_id, phase, path, median(calls) AS calls, avg(duration_ns) AS mean_ns,
+           median(duration_ns) AS p50_ns, quantile_cont(duration_ns, 0.95) AS p95_ns,
+           median(self_ns) AS self_ns
+    FROM per_step GROUP BY run_id, phase, path
+),
+phases AS (
+    SELECT run_id, phase, sum(self_ns) AS phase_self_ns FROM times GROUP BY run_id, phase
+),
+costs AS (
+    SELECT c.run_id, c.phase, c.path,
+           sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.other_flops)::BIGINT AS other_flops,
+           sum(c.weight_bytes)::BIGINT AS weight_bytes, sum(c.activation_bytes)::BIGINT AS activation_bytes,
+           sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
+           count(*) FILTER (NOT o.is_view) AS ops, count(*) FILTER (NOT c.is_known) AS unknown_ops
+    FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
+    GROUP BY c.run_id, c.phase, c.path
+),
+upward AS (
+    SELECT run_id, phase, unnest(ancestors) AS path, matmul_flops, other_flops, weight_bytes,
+           activation_bytes, kv_bytes
+    FROM (SELECT *, CASE WHEN path = '' THEN ['']
+                         ELSE list_concat([''], list_transform(range(1, len(string_split(path, '.')) + 1),
+                              lambda i: array_to_string(string_split(path, '.')[1:i], '.'))) END AS ancestors
+          FROM costs)
+),
+totals AS (
+    SELECT run_id, phase, path, sum(matmul_flops)::BIGINT AS matmul_flops,
+           sum(other_flops)::BIGINT AS other_flops, sum(weight_bytes)::BIGINT AS weight_bytes,
+           sum(activation_bytes)::BIGINT AS activation_bytes, sum(kv_bytes)::BIGINT AS kv_bytes
+    FROM upward GROUP BY run_id, phase, path
+),
+held AS (
+    SELECT l.run_id, q.phase, l.path, l.parent_path, l.layer_index, l.depth, l.is_leaf, l.module_type,
+           l.role, l.block_index, t.calls, t.mean_ns, t.p50_ns, t.p95_ns, t.self_ns, q.phase_self_ns,
+           c.matmul_flops, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_bytes, c.ops,
+           c.unknown_ops,
+           s.matmul_flops AS total_matmul_flops, s.other_flops AS total_other_flops,
+           s.weight_bytes AS total_weight_bytes, s.activation_bytes AS total_activation_bytes,
+           s.kv_bytes AS total_kv_bytes,
+           y.peak_bytes AS peak_memory_bytes,
+           c.matmul_flops + c.other_flops AS flops,
+           nullif(c.weight_bytes + c.activation_bytes + c.kv_bytes, 0) AS bytes,
+           f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory
+    FROM layers l
+    JOIN phases q ON q.run_id = l.run_id
+    LEFT JOIN times t ON t.run_id = l.run_id AND t.phase = q.phase AND t.path = l.path
+    LEFT JOIN costs c ON c.run_id = l.run_id AND c.phase = q.phase AND c.path = l.path
+    LEFT JOIN totals s ON s.run_id = l.run_id AND s.phase = q.phase AND s.path = l.path
+    LEFT JOIN layer_memory y ON y.run_id = l.run_id AND y.phase = q.phase AND y.path = l.path
+    LEFT JOIN run_roofs f ON f.run_id = l.run_id
+),
+bounded AS (
+    SELECT *, time_at_roof_ns(flops, bytes, compute, memory) AS time_at_roof_ns FROM held
+)
+SELECT run_id, phase, path, module_type, role, block_index, calls::BIGINT AS calls, mean_ns, p50_ns, p95_ns,
+       self_ns, self_ns / phase_self_ns AS share_of_phase,
+       matmul_flops, other_flops, weight_bytes, activation_bytes, kv_bytes,
+       flops / bytes AS arithmetic_intensity,
+       flops / self_ns * 1e9 AS achieved_flops_per_s,
+       bytes / self_ns * 1e9 AS achieved_bytes_per_s,
+       attainable_flops(flops, bytes, compute, memory) AS attainable_flops_per_s,
+       time_at_roof_ns / self_ns AS roofline_fraction,
+       bound_by(flops, bytes, compute, memory, self_ns, ops) AS bound,
+       peak_memory_bytes, time_at_roof_ns, ops, unknown_ops, parent_path, layer_index, depth, is_leaf,
+       total_matmul_flops, total_other_flops, total_weight_bytes, total_activation_bytes, total_kv_bytes
+FROM bounded;

@@ -1,0 +1,102 @@
+-- One row a run and phase: how long a step takes, what it costs, and which roof it is under.
+-- run_id: The run.
+-- phase: `prefill`, `decode` or `forward`.
+-- steps: Measured steps of the bare pass, over all iterations, warm-up left out.
+-- tokens_per_step: Tokens a step processes, over the whole batch.
+-- bare_p50_ns: Median wall time of a step with nothing attached, in ns. This is the latency.
+-- bare_p5_ns: 5th percentile of the same, in ns.
+-- bare_p95_ns: 95th percentile of the same, in ns.
+-- timed_p50_ns: Median wall time of a step with layer timing on, in ns.
+-- instrumentation_overhead: Timed over bare, the median of steps paired one to one; 1 is none.
+-- layer_time_coverage: Self times of all layers below the model itself, summed, over the median bare step.
+-- matmul_flops: Matrix-product and attention work of a step, dense, in FLOP.
+-- causal_flops: The same with the masked half of causal attention left out, in FLOP.
+-- other_flops: Elementwise, norm and softmax work of a step, in FLOP.
+-- weight_bytes: Weights a step reads, in bytes.
+-- activation_bytes: Activations a step reads and writes, in bytes.
+-- kv_bytes: Key-value cache a step reads and writes, in bytes.
+-- ops: Ops of a step that move or compute something.
+-- unknown_ops: Ops of a step for which there is no formula; their cost is in none of the sums.
+-- arithmetic_intensity: FLOP per byte moved.
+-- achieved_flops_per_s: FLOP of a step over its median bare time.
+-- achieved_bytes_per_s: Bytes of a step over its median bare time.
+-- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
+-- time_at_roof_ns: Time a step would take at the roof, in ns.
+-- roofline_fraction: Time at the roof over the median bare time; 1 is at the roof.
+-- bound: `compute` or `memory`, the side of the ridge; `overhead` where the step reaches less than a quarter of the roof with ops that would take under 10 microseconds each there.
+-- model_flops_utilization: Matrix work per second over the compute roof (MFU).
+-- memory_bandwidth_utilization: Bytes per second over the bandwidth roof (MBU).
+-- roof_source_kind: Where the roofs come from: `measured`, `datasheet` or `mixed`.
+CREATE OR REPLACE VIEW phase_summary AS
+WITH bare AS (
+    SELECT run_id, phase, count(*) AS steps, median(duration_ns) AS p50,
+           quantile_cont(duration_ns, 0.05) AS p5, quantile_cont(duration_ns, 0.95) AS p95,
+           any_value(tokens) AS tokens
+    FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase
+),
+timed AS (
+    SELECT run_id, phase, median(duration_ns) AS p50
+    FROM steps WHERE pass = 'timed' AND NOT is_warmup GROUP BY run_id, phase
+),
+paired AS (
+    SELECT b.run_id, b.phase, median(t.duration_ns / b.duration_ns) AS overhead
+    FROM steps b
+    JOIN steps t USING (run_id, phase, iteration, step_index)
+    WHERE b.pass = 'bare' AND t.pass = 'timed' AND NOT b.is_warmup AND NOT t.is_warmup
+    GROUP BY b.run_id, b.phase
+),
+explained AS (
+    SELECT run_id, phase, median(explained_ns) AS explained_ns
+    FROM (SELECT run_id, phase, iteration, step_index, sum(self_ns) AS explained_ns
+          FROM spans WHERE path <> '' GROUP BY ALL)
+    GROUP BY run_id, phase
+),
+costs AS (
+    SELECT c.run_id, c.phase,
+           sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.causal_flops)::BIGINT AS causal_flops,
+           sum(c.other_flops)::BIGINT AS other_flops, sum(c.weight_bytes)::BIGINT AS weight_bytes,
+           sum(c.activation_bytes)::BIGINT AS activation_bytes,
+           sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
+           count(*) FILTER (NOT o.is_view) AS ops,
+           count(*) FILTER (NOT c.is_known) AS unknown_ops
+    FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
+    GROUP BY c.run_id, c.phase
+),
+joined AS (
+    SELECT coalesce(b.run_id, c.run_id) AS run_id, coalesce(b.phase, c.phase) AS phase,
+           b.steps, b.tokens, b.p50, b.p5, b.p95, t.p50 AS timed_p50, p.overhead, e.explained_ns,
+           c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_bytes,
+           c.ops, c.unknown_ops,
+           c.matmul_flops + c.other_flops AS flops,
+           c.weight_bytes + c.activation_bytes + c.kv_bytes AS bytes
+    FROM bare b
+    FULL JOIN costs c ON c.run_id = b.run_id AND c.phase = b.phase
+    LEFT JOIN timed t ON t.run_id = b.run_id AND t.phase = b.phase
+    LEFT JOIN paired p ON p.run_id = b.run_id AND p.phase = b.phase
+    LEFT JOIN explained e ON e.run_id = b.run_id AND e.phase = b.phase
+),
+held AS (
+    SELECT j.*, r.batch_size, f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
+           CASE WHEN f.compute_source_kind = f.memory_source_kind THEN f.compute_source_kind
+                WHEN f.compute_source_kind IS NULL OR f.memory_source_kind IS NULL
+                THEN coalesce(f.compute_source_kind, f.memory_source_kind)
+                ELSE 'mixed' END AS roof_source_kind,
+           time_at_roof_ns(j.flops, j.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
+    FROM joined j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
+)
+SELECT run_id, phase, steps, tokens * batch_size AS tokens_per_step,
+       p50 AS bare_p50_ns, p5 AS bare_p5_ns, p95 AS bare_p95_ns, timed_p50 AS timed_p50_ns,
+       overhead AS instrumentation_overhead,
+       explained_ns / p50 AS layer_time_coverage,
+       matmul_flops, causal_flops, other_flops, weight_bytes, activation_bytes, kv_bytes, ops, unknown_ops,
+       flops / nullif(bytes, 0) AS arithmetic_intensity,
+       flops / p50 * 1e9 AS achieved_flops_per_s,
+       bytes / p50 * 1e9 AS achieved_bytes_per_s,
+       attainable_flops(flops, bytes, compute, memory) AS attainable_flops_per_s,
+       time_at_roof_ns,
+       time_at_roof_ns / p50 AS roofline_fraction,
+       bound_by(flops, bytes, compute, memory, p50, ops) AS bound,
+       matmul_flops / p50 * 1e9 / compute AS model_flops_utilization,
+       bytes / p50 * 1e9 / memory AS memory_bandwidth_utilization,
+       roof_source_kind
+FROM held;

@@ -1,0 +1,80 @@
+-- One row a run: what ran where, how fast, how much memory, and how far from the roofs.
+-- run_id: The run.
+-- host_id: Host it ran on.
+-- hostname: That host's name.
+-- device_id: Device it ran on.
+-- device_name: That device's name.
+-- device_kind: `cpu`, `gpu` or `tpu`.
+-- model_name: Model that ran.
+-- dtype: Type of weights and activations.
+-- variant: How the model was changed; `base` is unchanged.
+-- batch_size: Sequences in the batch.
+-- prompt_tokens: Tokens of each prompt.
+-- new_tokens: Tokens generated for each sequence.
+-- time_to_first_token_ns: Median bare prefill step, in ns; NULL for a model that does not generate.
+-- time_per_output_token_ns: Median bare decode step, in ns; NULL for a model that does not generate.
+-- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward.
+-- peak_memory_bytes: Most memory in use at once during a step: weights, cache and activations, in bytes.
+-- energy_j: Energy the device used during the bare pass, in J.
+-- energy_per_token_j: The same for one token generated (processed, for a model that does not generate), in J.
+-- model_flops_utilization: Matrix work per second over the compute roof, in prefill or forward.
+-- memory_bandwidth_utilization: Bytes per second over the bandwidth roof, in decode (forward, for a model that does not generate).
+-- instrumentation_overhead: Time with layer timing over time without, paired steps, phases weighted by their time.
+-- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time.
+-- status: `running`, `done`, `failed` or `cancelled`.
+-- started_at: When the run began.
+-- weights: `pretrained` or `random`.
+-- attention: Attention implementation.
+-- logits: `last` or `all`: which positions prefill computes logits for.
+-- parameters: Parameters of the model.
+-- unknown_ops: Ops without a formula in a step, over all phases.
+-- roof_source_kind: Whether utilisations are against `measured` or `datasheet` roofs.
+-- error: Why it failed.
+CREATE OR REPLACE VIEW run_summary AS
+WITH phases AS (
+    SELECT run_id,
+           max(bare_p50_ns) FILTER (phase = 'prefill') AS prefill_ns,
+           max(bare_p50_ns) FILTER (phase = 'decode') AS decode_ns,
+           max(bare_p50_ns) FILTER (phase = 'forward') AS forward_ns,
+           max(model_flops_utilization) FILTER (phase IN ('prefill', 'forward')) AS mfu,
+           coalesce(max(memory_bandwidth_utilization) FILTER (phase = 'decode'),
+                    max(memory_bandwidth_utilization) FILTER (phase IN ('prefill', 'forward'))) AS mbu,
+           sum(instrumentation_overhead * steps * bare_p50_ns)
+               / sum(steps * bare_p50_ns) FILTER (instrumentation_overhead IS NOT NULL) AS overhead,
+           sum(layer_time_coverage * steps * bare_p50_ns)
+               / sum(steps * bare_p50_ns) FILTER (layer_time_coverage IS NOT NULL) AS coverage,
+           sum(unknown_ops)::BIGINT AS unknown_ops,
+           any_value(roof_source_kind) AS roof_source_kind
+    FROM phase_summary GROUP BY run_id
+),
+iterations AS (
+    SELECT run_id, median(iteration_ns) AS iteration_ns, count(*) AS iterations
+    FROM (SELECT run_id, iteration, sum(duration_ns) AS iteration_ns
+          FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, iteration)
+    GROUP BY run_id
+),
+counted AS (
+    SELECT run_id, batch_size * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END AS tokens
+    FROM runs
+)
+SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.kind AS device_kind,
+       m.name AS model_name, r.dtype, r.variant, r.batch_size, r.prompt_tokens, r.new_tokens,
+       p.prefill_ns AS time_to_first_token_ns,
+       p.decode_ns AS time_per_output_token_ns,
+       n.tokens / i.iteration_ns * 1e9 AS tokens_per_s,
+       r.peak_memory_bytes,
+       r.energy_j,
+       r.energy_j / (n.tokens * i.iterations) AS energy_per_token_j,
+       p.mfu AS model_flops_utilization,
+       p.mbu AS memory_bandwidth_utilization,
+       p.overhead AS instrumentation_overhead,
+       p.coverage AS layer_time_coverage,
+       r.status, r.started_at, r.weights, r.attention, r.logits, m.parameters, p.unknown_ops,
+       p.roof_source_kind, r.error
+FROM runs r
+JOIN counted n ON n.run_id = r.run_id
+LEFT JOIN hosts h ON h.host_id = r.host_id
+LEFT JOIN devices d ON d.device_id = r.device_id
+LEFT JOIN models m ON m.model_id = r.model_id
+LEFT JOIN phases p ON p.run_id = r.run_id
+LEFT JOIN iterations i ON i.run_id = r.run_id;

@@ -1,0 +1,1 @@
+"""The vocabulary every part of Roofleet shares: tables, records, services and their encoding."""

@@ -1,0 +1,216 @@
+"""Records to bytes and back: this is where protobuf and Arrow IPC stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from google.protobuf.message import DecodeError, Message
+
+from roofleet_proto.records import (
+    Ack,
+    AgentMessage,
+    AgentStatus,
+    Assignment,
+    Batch,
+    Cancellation,
+    CollectorMessage,
+    Filter,
+    Heartbeat,
+    Hello,
+    Job,
+    JobProgress,
+    Welcome,
+)
+from roofleet_proto.tables import Table
+from roofleet_proto.wire import roofleet_pb2 as pb
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+class MalformedMessage(ValueError):
+    """Bytes that are not the message they should be, or rows that are not the table's."""
+
+
+def _parse(kind: Callable[[], MessageT], data: bytes) -> MessageT:
+    message = kind()
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, RuntimeError, ValueError) as error:
+        name = message.DESCRIPTOR.full_name
+        raise MalformedMessage(f"{len(data)} bytes are not a {name} message: {error}") from error
+    return message
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """A Batch as protobuf bytes."""
+    message = pb.Batch(
+        agent_id=batch.agent_id,
+        epoch=batch.epoch,
+        sequence=batch.sequence,
+        table=batch.table,
+        arrow_ipc=batch.arrow_ipc,
+    )
+    return bytes(message.SerializeToString())
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The Batch in these bytes; MalformedMessage if there is none, or it has no key."""
+    m = _parse(pb.Batch, data)
+    if not m.agent_id or not m.table or not m.sequence:
+        raise MalformedMessage("a batch needs agent_id, sequence (from 1) and table")
+    return Batch(m.agent_id, m.epoch, m.sequence, m.table, m.arrow_ipc)
+
+
+def encode_ack(ack: Ack) -> bytes:
+    """An Ack as protobuf bytes."""
+    message = pb.Ack(agent_id=ack.agent_id, epoch=ack.epoch, sequence=ack.sequence, duplicate=ack.duplicate)
+    return bytes(message.SerializeToString())
+
+
+def decode_ack(data: bytes) -> Ack:
+    """The Ack in these bytes."""
+    m = _parse(pb.Ack, data)
+    return Ack(m.agent_id, m.epoch, m.sequence, m.duplicate)
+
+
+# name of the oneof field -> (record, protobuf message)
+_FROM_AGENT: dict[str, tuple[type[Any], Any]] = {
+    "hello": (Hello, pb.Hello),
+    "heartbeat": (Heartbeat, pb.Heartbeat),
+    "progress": (JobProgress, pb.JobProgress),
+}
+_FROM_COLLECTOR: dict[str, tuple[type[Any], Any]] = {
+    "welcome": (Welcome, pb.Welcome),
+    "assignment": (Assignment, pb.Assignment),
+    "cancellation": (Cancellation, pb.Cancellation),
+}
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _record(kind: type[Any], message: Message) -> Any:
+    return kind(**{name: getattr(message, name) for name in kind.__dataclass_fields__})
+
+
+def _wrap(record: Any, kinds: dict[str, tuple[type[Any], Any]], envelope: Any) -> bytes:
+    for field, (kind, message) in kinds.items():
+        if isinstance(record, kind):
+            return bytes(envelope(**{field: message(**_fields(record))}).SerializeToString())
+    raise TypeError(f"{type(record).__name__} does not travel on this stream")
+
+
+def _unwrap(data: bytes, kinds: dict[str, tuple[type[Any], Any]], envelope: Any) -> Any:
+    message = _parse(envelope, data)
+    field = message.WhichOneof("kind")
+    if field is None:
+        raise MalformedMessage(f"a {message.DESCRIPTOR.full_name} message without content")
+    return _record(kinds[field][0], getattr(message, field))
+
+
+def encode_agent_message(record: AgentMessage) -> bytes:
+    """Hello, Heartbeat or JobProgress as protobuf bytes."""
+    return _wrap(record, _FROM_AGENT, pb.AgentMessage)
+
+
+def decode_agent_message(data: bytes) -> AgentMessage:
+    """What an agent said on Attach."""
+    record: AgentMessage = _unwrap(data, _FROM_AGENT, pb.AgentMessage)
+    return record
+
+
+def encode_collector_message(record: CollectorMessage) -> bytes:
+    """Welcome, Assignment or Cancellation as protobuf bytes."""
+    return _wrap(record, _FROM_COLLECTOR, pb.CollectorMessage)
+
+
+def decode_collector_message(data: bytes) -> CollectorMessage:
+    """What the collector said on Attach."""
+    record: CollectorMessage = _unwrap(data, _FROM_COLLECTOR, pb.CollectorMessage)
+    return record
+
+
+def encode_filter(record: Filter) -> bytes:
+    """The request of a listing; one shape serves models and hardware."""
+    return bytes(pb.ListModelsRequest(filter=record.text).SerializeToString())
+
+
+def decode_filter(data: bytes) -> Filter:
+    """The request of a listing."""
+    return Filter(_parse(pb.ListModelsRequest, data).filter)
+
+
+def encode_names(names: Sequence[str]) -> bytes:
+    """The answer of a listing of models or hardware."""
+    return bytes(pb.ListModelsResponse(names=names).SerializeToString())
+
+
+def decode_names(data: bytes) -> list[str]:
+    """The answer of a listing of models or hardware."""
+    return list(_parse(pb.ListModelsResponse, data).names)
+
+
+def encode_agents(agents: Sequence[AgentStatus]) -> bytes:
+    """The answer of ListAgents."""
+    return bytes(
+        pb.ListAgentsResponse(agents=[pb.Agent(**_fields(agent)) for agent in agents]).SerializeToString()
+    )
+
+
+def decode_agents(data: bytes) -> list[AgentStatus]:
+    """The answer of ListAgents."""
+    return [_record(AgentStatus, agent) for agent in _parse(pb.ListAgentsResponse, data).agents]
+
+
+def encode_jobs(jobs: Sequence[Job]) -> bytes:
+    """The answer of ListJobs."""
+    return bytes(pb.ListJobsResponse(jobs=[pb.Job(**_fields(job)) for job in jobs]).SerializeToString())
+
+
+def decode_jobs(data: bytes) -> list[Job]:
+    """The answer of ListJobs."""
+    return [_record(Job, job) for job in _parse(pb.ListJobsResponse, data).jobs]
+
+
+def encode_rows(rows: pa.Table | pa.RecordBatch) -> bytes:
+    """Arrow rows as one IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write(rows)
+    return bytes(sink.getvalue())
+
+
+def decode_rows(data: bytes, table: Table) -> pa.Table:
+    """The rows of an IPC stream, checked against the table.
+
+    Raises MalformedMessage if the bytes are no complete stream, if the schema is not the table's, or if
+    a required column holds NULL.
+    """
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+            rows = reader.read_all()
+            rows.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MalformedMessage(f"rows for {table.name} are no Arrow IPC stream: {error}") from error
+    if not rows.schema.equals(table.schema):
+        raise MalformedMessage(_schema_difference(rows.schema, table))
+    for column in table.columns:
+        if column.required and rows.column(column.name).null_count:
+            raise MalformedMessage(f"{table.name}.{column.name} is required and holds NULL")
+    return rows
+
+
+def _schema_difference(schema: pa.Schema, table: Table) -> str:
+    wrong = []
+    for field in table.schema:
+        place = schema.get_field_index(field.name)
+        if place < 0:
+            wrong.append(f"{field.name} is missing")
+        elif not schema.field(place).equals(field):
+            wrong.append(f"{field.name} is {schema.field(place)}, expected {field}")
+    known = set(table.schema.names)
+    wrong += [f"{name} is not known" for name in schema.names if name not in known]
+    return f"rows for {table.name} have another schema: {'; '.join(wrong) or 'columns in another order'}"

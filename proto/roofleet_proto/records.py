@@ -1,0 +1,119 @@
+"""The messages of the three services as frozen records; protobuf does not pass the codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one table under the key that makes them arrive exactly once.
+
+    `arrow_ipc` is one Arrow IPC stream whose schema is the table's.
+    """
+
+    agent_id: str
+    epoch: int
+    sequence: int
+    table: str
+    arrow_ipc: bytes
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What the collector remembers it by."""
+        return (self.agent_id, self.epoch, self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The collector's word that a batch is committed; `duplicate` if it was so before."""
+
+    agent_id: str
+    epoch: int
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of an agent on Attach."""
+
+    agent_id: str
+    host_id: str
+    hostname: str
+    agent_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """An agent is alive and holds so many batches that are not acknowledged."""
+
+    spooled_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job is, as a fraction from 0 to 1."""
+
+    job_id: str
+    status: str
+    fraction: float
+    message: str
+
+
+AgentMessage = Hello | Heartbeat | JobProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The collector took the agent in and wants a heartbeat every so many milliseconds."""
+
+    collector_version: str
+    heartbeat_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job for this agent; `request` is its JSON."""
+
+    job_id: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A job this agent is to end."""
+
+    job_id: str
+
+
+CollectorMessage = Welcome | Assignment | Cancellation
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as Control reports it."""
+
+    job_id: str
+    request: str
+    status: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """An attached agent; `last_seen_unix_us` in microseconds since 1970, UTC."""
+
+    agent_id: str
+    host_id: str
+    hostname: str
+    agent_version: str
+    last_seen_unix_us: int
+    spooled_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Text that the names of a listing must contain; empty for all."""
+
+    text: str = ""

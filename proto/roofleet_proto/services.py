@@ -1,0 +1,73 @@
+"""The gRPC services as data: paths and codecs, from which servers and clients are built.
+
+Servers receive raw bytes and decode inside the handler: a message that is malformed then answers
+INVALID_ARGUMENT, where gRPC's own deserialiser hook would make it an error of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from roofleet_proto import codec
+
+PACKAGE = "roofleet.v1"
+HEARTBEAT_MS = 5_000
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+DEFAULT_GRPC = "127.0.0.1:7700"
+DEFAULT_SQL = "127.0.0.1:7701"
+DEFAULT_DASHBOARD = "127.0.0.1:7702"
+
+REJECTED_EPOCH = "roofleet-rejected-epoch"
+REJECTED_SEQUENCE = "roofleet-rejected-sequence"
+"""Trailing metadata of a stream that ended over one batch: which one it was."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC: its place, whether it streams both ways, and how its messages are encoded."""
+
+    service: str
+    name: str
+    streams: bool
+    encode_request: Callable[[Any], bytes]
+    decode_request: Callable[[bytes], Any]
+    encode_reply: Callable[[Any], bytes]
+    decode_reply: Callable[[bytes], Any]
+
+    @property
+    def path(self) -> str:
+        """The HTTP/2 path gRPC calls it by."""
+        return f"/{PACKAGE}.{self.service}/{self.name}"
+
+    def client(self, channel: Any) -> Any:
+        """The callable of this method on a grpc or grpc.aio channel."""
+        make = channel.stream_stream if self.streams else channel.unary_unary
+        return make(
+            self.path, request_serializer=self.encode_request, response_deserializer=self.decode_reply
+        )
+
+
+PUSH = Method(
+    "Ingest", "Push", True, codec.encode_batch, codec.decode_batch, codec.encode_ack, codec.decode_ack
+)
+ATTACH = Method(
+    "Fleet",
+    "Attach",
+    True,
+    codec.encode_agent_message,
+    codec.decode_agent_message,
+    codec.encode_collector_message,
+    codec.decode_collector_message,
+)
+
+
+def _listing(name: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Method:
+    return Method("Control", name, False, codec.encode_filter, codec.decode_filter, encode, decode)
+
+
+LIST_AGENTS = _listing("ListAgents", codec.encode_agents, codec.decode_agents)
+LIST_MODELS = _listing("ListModels", codec.encode_names, codec.decode_names)
+LIST_HARDWARE = _listing("ListHardware", codec.encode_names, codec.decode_names)
+LIST_JOBS = _listing("ListJobs", codec.encode_jobs, codec.decode_jobs)

@@ -1,0 +1,373 @@
+"""Every stored table, defined once: columns, Arrow types, units, one sentence each, and the key.
+
+The agent builds its batches from these definitions, the collector checks arrivals against them and
+creates its DuckDB tables from them, and the schema page is generated from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+TEXT = pa.string()
+INT = pa.int64()
+FLOAT = pa.float64()
+FLAG = pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+
+TENSOR = pa.struct(
+    [
+        pa.field("shape", pa.list_(INT)),
+        pa.field("dtype", TEXT),
+        pa.field("role", TEXT),
+        pa.field("bytes", INT),
+    ]
+)
+"""One tensor an op reads or writes.
+
+`role` is `weight`, `kv` (a key-value cache) or `activation`. `bytes` is the storage the view covers:
+broadcast dimensions count once, packed weights count as stored, a view written over nothing new is 0.
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, its sentence, its unit (None for text, names and counts)."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str | None = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One stored table.
+
+    `key` names the columns that identify a row. With `replaces` a row that comes again under the same
+    key takes the place of the older one (hosts, runs: things with a state); without it rows are only
+    ever added (spans, readings: facts), and the key is not enforced.
+    """
+
+    name: str
+    doc: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    replaces: bool = False
+    derived: bool = False
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of a batch of this table; required columns are not nullable."""
+        return pa.schema([pa.field(c.name, c.type, nullable=not c.required) for c in self.columns])
+
+    def column(self, name: str) -> Column:
+        """The column of that name; KeyError if the table has none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"table {self.name} has no column {name!r}")
+
+
+def _must(name: str, type: pa.DataType, doc: str, unit: str | None = None) -> Column:
+    return Column(name, type, doc, unit, required=True)
+
+
+_RUN = _must("run_id", TEXT, "The run this row belongs to.")
+_PHASE = _must("phase", TEXT, "`prefill`, `decode` or `forward`.")
+_PATH = _must("path", TEXT, "The layer's path in the module tree; the empty string is the model itself.")
+
+HOSTS = Table(
+    "hosts",
+    "A machine with one agent.",
+    ("host_id",),
+    (
+        _must("host_id", TEXT, "Stable identity of the machine."),
+        _must("hostname", TEXT, "Its name, as the machine itself reports it."),
+        Column("os", TEXT, "Operating system and its release."),
+        Column("architecture", TEXT, "Processor architecture, such as x86_64."),
+        Column("cpu_name", TEXT, "The processor's marketing name."),
+        Column("cpu_cores", INT, "Physical cores this process may use, where the system tells."),
+        Column("cpu_threads", INT, "Logical processors this process may use."),
+        Column("memory_bytes", INT, "Main memory, or the container's limit where that is lower.", "bytes"),
+        Column("python_version", TEXT, "Python the agent runs on."),
+        Column("agent_version", TEXT, "Roofleet version of the agent."),
+        Column("agent_id", TEXT, "Identity of the agent's spool, under which its batches are counted."),
+        Column("last_seen_at", TIME, "Last heartbeat or registration that reached the collector."),
+    ),
+    replaces=True,
+)
+
+DEVICES = Table(
+    "devices",
+    "One thing that executes: a GPU, a TPU core, or the CPU of a host.",
+    ("device_id",),
+    (
+        _must("device_id", TEXT, "Stable identity of the device."),
+        _must("host_id", TEXT, "The host it sits in."),
+        _must("kind", TEXT, "`cpu`, `gpu` or `tpu`."),
+        _must("name", TEXT, "Name its driver or the system reports."),
+        _must("backend", TEXT, "How torch addresses it: `cpu`, `cuda`, `mps`, `xpu`, …"),
+        _must("device_index", INT, "Its number among the devices of that backend."),
+        Column("memory_bytes", INT, "Memory it computes in.", "bytes"),
+        Column("driver_version", TEXT, "Version of its driver, where it has one."),
+        Column("hardware_name", TEXT, "The catalogue's slug for this hardware, where it is known."),
+        Column("unavailable", TEXT, "JSON object: reading the device does not give, and why."),
+    ),
+    replaces=True,
+)
+
+ROOFS = Table(
+    "roofs",
+    "A ceiling of a device: operations per second for one dtype, or bytes per second of one memory level.",
+    ("roof_id",),
+    (
+        _must("roof_id", TEXT, "Device, what is bounded, and where the figure comes from, in one text."),
+        _must("device_id", TEXT, "The device it bounds."),
+        _must("kind", TEXT, "`compute` or `memory`."),
+        Column("dtype", TEXT, "Operand type of a compute roof: `fp32`, `bf16`, `fp16`, …"),
+        Column("accumulate_dtype", TEXT, "Type that sums are kept in, where it decides the figure."),
+        Column("memory_level", TEXT, "Memory of a memory roof: `dram`, `hbm`, …"),
+        Column("flops_per_s", FLOAT, "Height of a compute roof, dense.", "FLOP/s"),
+        Column("bytes_per_s", FLOAT, "Height of a memory roof.", "bytes/s"),
+        _must("source_kind", TEXT, "`measured` on this device, or from a `datasheet`."),
+        _must("source", TEXT, "What was measured and how, or the address of the datasheet."),
+        Column("measured_at", TIME, "When it was measured."),
+    ),
+    replaces=True,
+)
+
+MODELS = Table(
+    "models",
+    "An architecture with its configuration.",
+    ("model_id",),
+    (
+        _must("model_id", TEXT, "Digest of name and configuration: the same model has one id everywhere."),
+        _must("name", TEXT, "Name the user gave."),
+        _must("origin", TEXT, "`catalog`, `hub`, `folder` or `module`."),
+        _must("architecture", TEXT, "Class of the module that runs."),
+        _must("task", TEXT, "`generate` (prefill and decode) or `encode` (one forward)."),
+        _must("parameters", INT, "Parameters, tied ones counted once."),
+        Column("config", TEXT, "JSON of the configuration it was built from."),
+        Column("source", TEXT, "Where the configuration is published."),
+    ),
+    replaces=True,
+)
+
+RUNS = Table(
+    "runs",
+    "One model, on one device, with one workload and one variant.",
+    ("run_id",),
+    (
+        _must("run_id", TEXT, "Identity of the run."),
+        _must("host_id", TEXT, "Host it ran on."),
+        _must("device_id", TEXT, "Device it ran on."),
+        _must("model_id", TEXT, "Model that ran."),
+        Column("job_id", TEXT, "Job that asked for it, if one did."),
+        _must("status", TEXT, "`running`, `done`, `failed` or `cancelled`."),
+        Column("error", TEXT, "Why it failed."),
+        _must("started_at", TIME, "When it began."),
+        Column("finished_at", TIME, "When it ended."),
+        _must("dtype", TEXT, "Type of weights and activations: `fp32`, `bf16`, `fp16`."),
+        _must("variant", TEXT, "How the model was changed; `base` is unchanged."),
+        _must("weights", TEXT, "`pretrained` or `random`."),
+        _must("attention", TEXT, "Attention implementation: `sdpa`, `eager`, …"),
+        _must("engine", TEXT, "What ran the model."),
+        _must("batch_size", INT, "Sequences in the batch."),
+        _must("prompt_tokens", INT, "Tokens of each prompt."),
+        _must("new_tokens", INT, "Tokens generated for each sequence; 0 for a model that does not generate."),
+        _must("logits", TEXT, "`last`: prefill computes the last position's logits only; or `all`."),
+        _must("iterations", INT, "Measured iterations of each pass."),
+        _must("warmup", INT, "Iterations before them, marked and left out."),
+        Column("decode_cache_tokens", INT, "Cached tokens before the decode step whose ops are stored: the "
+               "middle of the measured steps."),
+        Column("prompt_sha256", TEXT, "Digest of the prompt's token ids."),
+        Column("parameter_bytes", INT, "Storage of the weights, tied ones once.", "bytes"),
+        Column("kv_bytes_per_token", INT, "Cache a token of one sequence adds.", "bytes"),
+        Column("peak_memory_bytes", INT, "Most memory in use at once during a step: weights, cache and "
+               "activations.", "bytes"),
+        Column("peak_memory_source", TEXT, "`live tensors`, or the allocator that reported the peak."),
+        Column("process_peak_bytes", INT, "Most memory the whole process held, where the system tells.", "bytes"),
+        Column("energy_j", FLOAT, "Energy the device used during the bare pass.", "J"),
+        Column("threads", INT, "Threads the CPU backend computed with."),
+        Column("torch_version", TEXT, "torch it ran on."),
+        Column("transformers_version", TEXT, "transformers it ran on."),
+    ),
+    replaces=True,
+)
+
+LAYERS = Table(
+    "layers",
+    "A node of the model's module tree.",
+    ("run_id", "path"),
+    (
+        _RUN,
+        _PATH,
+        Column("parent_path", TEXT, "Path of the layer it sits in; NULL for the model itself."),
+        _must("layer_index", INT, "Its place in the order of the module tree."),
+        _must("depth", INT, "Steps from the model itself."),
+        _must("module_type", TEXT, "Class of the module."),
+        _must("role", TEXT, "What it is for: `embedding`, `attention`, `mlp`, `norm`, `head`, `block`, …"),
+        Column("block_index", INT, "Number of the repeated block it belongs to; NULL outside them."),
+        _must("is_leaf", FLAG, "Whether it has no layers inside."),
+        _must("parameters", INT, "Parameters held by this layer itself, without the layers inside."),
+        _must("parameter_bytes", INT, "Their storage.", "bytes"),
+    ),
+)
+
+LAYER_EDGES = Table(
+    "layer_edges",
+    "Data that flows from one layer to another.",
+    ("run_id", "phase", "source_path", "target_path"),
+    (
+        _RUN,
+        _PHASE,
+        _must("source_path", TEXT, "Layer whose op made the tensor; the empty string is the model itself."),
+        _must("target_path", TEXT, "Layer whose op reads it."),
+        _must("tensors", INT, "Distinct tensors passed."),
+        _must("bytes", INT, "Their size.", "bytes"),
+    ),
+)
+
+OPS = Table(
+    "ops",
+    "One computation inside a layer, as traced, with shapes and dtypes.",
+    ("run_id", "phase", "op_index"),
+    (
+        _RUN,
+        _PHASE,
+        _must("op_index", INT, "Its place in the order of execution."),
+        _must("path", TEXT, "Layer that executes it."),
+        _must("op", TEXT, "Name of the operator, such as `aten.linear`."),
+        _must("inputs", pa.list_(TENSOR), "Tensors it reads."),
+        _must("outputs", pa.list_(TENSOR), "Tensors it writes."),
+        _must("is_view", FLAG, "Whether it only gives another view of its input and moves nothing."),
+        Column("attributes", TEXT, "JSON of its other arguments that decide the cost."),
+    ),
+)
+
+OP_COSTS = Table(
+    "op_costs",
+    "What an op costs, derived from its shapes by a formula; NULL where there is none.",
+    ("run_id", "phase", "op_index"),
+    (
+        _RUN,
+        _PHASE,
+        _must("op_index", INT, "The op."),
+        _must("path", TEXT, "Layer that executes it."),
+        _must("is_known", FLAG, "Whether there is a formula for this operator."),
+        Column("matmul_flops", INT, "2 x multiply-adds of matrix products and attention, counted dense.", "FLOP"),
+        Column("causal_flops", INT, "The same with the masked half of causal attention left out.", "FLOP"),
+        Column("other_flops", INT, "Elementwise, norm and softmax work.", "FLOP"),
+        Column("weight_bytes", INT, "Weights read.", "bytes"),
+        Column("activation_bytes", INT, "Activations read and written.", "bytes"),
+        Column("kv_read_bytes", INT, "Key-value cache read.", "bytes"),
+        Column("kv_write_bytes", INT, "Key-value cache written.", "bytes"),
+        _must("formula_version", INT, "Version of the formulas that gave these figures."),
+    ),
+    derived=True,
+)
+
+STEPS = Table(
+    "steps",
+    "One call of the model inside a phase, timed as a whole.",
+    ("run_id", "pass", "iteration", "phase", "step_index"),
+    (
+        _RUN,
+        _PHASE,
+        _must("pass", TEXT, "`bare` (nothing attached) or `timed` (layer timing on)."),
+        _must("iteration", INT, "Iteration of the pass, from 0, warm-up included."),
+        _must("step_index", INT, "Number of the step in its phase, from 0."),
+        _must("is_warmup", FLAG, "Whether it belongs to the warm-up, which every figure leaves out."),
+        _must("start_ns", INT, "Start, since the run began.", "ns"),
+        _must("duration_ns", INT, "Wall time until the device had finished.", "ns"),
+        _must("tokens", INT, "Tokens the step processed in each sequence."),
+        _must("cache_tokens", INT, "Tokens of each sequence in the cache before it."),
+    ),
+)
+
+SPANS = Table(
+    "spans",
+    "One measured interval of one layer in one step of the timed pass, warm-up excluded.",
+    ("run_id", "phase", "iteration", "step_index", "path", "start_ns"),
+    (
+        _RUN,
+        _PHASE,
+        _must("iteration", INT, "Iteration of the timed pass."),
+        _must("step_index", INT, "Step inside the phase."),
+        _PATH,
+        _must("start_ns", INT, "Start, since the step began.", "ns"),
+        _must("duration_ns", INT, "Time inside the layer, the layers inside it included.", "ns"),
+        _must("self_ns", INT, "Time inside the layer less the layers inside it.", "ns"),
+    ),
+)
+
+LAYER_MEMORY = Table(
+    "layer_memory",
+    "Memory of a layer during one step of the memory pass.",
+    ("run_id", "phase", "path"),
+    (
+        _RUN,
+        _PHASE,
+        _PATH,
+        _must("enter_bytes", INT, "Live cache and activation bytes when the layer began.", "bytes"),
+        _must("exit_bytes", INT, "Live cache and activation bytes when it ended.", "bytes"),
+        _must("peak_bytes", INT, "Most live cache and activation bytes while it ran.", "bytes"),
+        _must("allocated_bytes", INT, "Bytes of all tensors made while it ran.", "bytes"),
+    ),
+)
+
+READINGS = Table(
+    "readings",
+    "One instant's gauge of a device; NULL where the device does not give it.",
+    ("device_id", "at"),
+    (
+        _must("device_id", TEXT, "The device."),
+        _must("at", TIME, "The instant."),
+        Column("utilization", FLOAT, "Share of the last interval it was busy, 0 to 1."),
+        Column("memory_used_bytes", INT, "Memory in use.", "bytes"),
+        Column("power_w", FLOAT, "Power drawn.", "W"),
+        Column("clock_hz", FLOAT, "Clock of its compute units.", "Hz"),
+        Column("temperature_c", FLOAT, "Temperature.", "°C"),
+    ),
+)
+
+OUTPUTS = Table(
+    "outputs",
+    "What a run generated, kept only when asked for.",
+    ("run_id", "sequence_index"),
+    (
+        _RUN,
+        _must("sequence_index", INT, "Sequence in the batch."),
+        _must("token_ids", pa.list_(INT), "Tokens generated."),
+        Column("text", TEXT, "Their text, where there is a tokenizer."),
+    ),
+)
+
+JOBS = Table(
+    "jobs",
+    "A request for a run, handed to an agent.",
+    ("job_id",),
+    (
+        _must("job_id", TEXT, "Identity of the job."),
+        Column("host_id", TEXT, "Host it was handed to."),
+        Column("run_id", TEXT, "Run that came of it."),
+        _must("request", TEXT, "JSON of the workload asked for."),
+        _must("status", TEXT, "`queued`, `running`, `done`, `failed` or `cancelled`."),
+        Column("error", TEXT, "Why it failed."),
+        _must("submitted_at", TIME, "When it was submitted."),
+        Column("finished_at", TIME, "When it ended."),
+    ),
+    replaces=True,
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        HOSTS, DEVICES, ROOFS, MODELS, RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
+        LAYER_MEMORY, READINGS, OUTPUTS, JOBS,
+    )
+}  # fmt: skip
