@@ -6,10 +6,15 @@
     ├── AddressInUse          also an OSError: another process listens on the port
     ├── SqlError              also a ValueError: a statement that the engine does not accept
     │   └── StatementRefused  a statement that is not a read
+    ├── RejectedBatch         also a ValueError: a batch that can never be stored
     └── QueryTimeout          also a TimeoutError: a query that took too long
 
 The message of an SqlError is the engine's own, ready to be shown to whoever wrote the statement.
 """
+
+from __future__ import annotations
+
+from roofleet_proto.records import Batch
 
 
 class CollectorError(Exception):
@@ -26,6 +31,14 @@ class StoreClosed(RuntimeError, CollectorError):
 
 class AddressInUse(OSError, CollectorError):
     """Another process listens on this address."""
+
+
+class RejectedBatch(ValueError, CollectorError):
+    """The batch can never be stored; sending it again is of no use."""
+
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class SqlError(ValueError, CollectorError):

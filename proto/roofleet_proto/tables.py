@@ -323,10 +323,10 @@ LAYER_MEMORY = Table(
 READINGS = Table(
     "readings",
     "One instant's gauge of a device; NULL where the device does not give it.",
-    ("device_id", "at"),
+    ("device_id", "read_at"),
     (
         _must("device_id", TEXT, "The device."),
-        _must("at", TIME, "The instant."),
+        _must("read_at", TIME, "The instant."),
         Column("utilization", FLOAT, "Share of the last interval it was busy, 0 to 1."),
         Column("memory_used_bytes", INT, "Memory in use.", "bytes"),
         Column("power_w", FLOAT, "Power drawn.", "W"),

@@ -82,8 +82,11 @@ class PreparedStatements:
         return self._clock() - next(iter(self._statements.values()))[0]
 
 
-def encode_parameters(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
-    """One row of parameters as an Arrow IPC stream; SqlError if there are more or fewer, or it is too big."""
+def encode_parameters(takes: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
+    """One row of parameters as an Arrow IPC stream; SqlError if there are more or fewer, or it is too big.
+
+    Columns named like the statement's parameters keep their names; others become "1", "2", ...
+    """
     rows: list[pa.RecordBatch] = []
     for batch in batches:
         if batch.num_rows:
@@ -94,23 +97,26 @@ def encode_parameters(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> b
             raise SqlError(f"the parameters are larger than {MAX_PARAMETER_BYTES} bytes")
     if not rows:
         raise SqlError("no row of parameters was sent")
+    row = rows[0]
+    if set(row.schema.names) != set(takes.names):
+        row = row.rename_columns([str(place) for place in range(1, row.num_columns + 1)])
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(rows[0])
+    with pa.ipc.new_stream(sink, row.schema) as writer:
+        writer.write_batch(row)
     return bytes(sink.getvalue())
 
 
-def decode_parameters(data: bytes, names: list[str]) -> list[object] | dict[str, object]:
-    """The values of a row from `encode_parameters`: by name if the columns are named so, else by place."""
+def decode_parameters(data: bytes) -> list[object] | dict[str, object]:
+    """The values of a row from `encode_parameters`: by name if the columns have names, else by place."""
     if not data:
         return []
     try:
         row = pa.ipc.open_stream(data).read_all()
     except pa.ArrowException as error:
         raise SqlError(f"the parameters cannot be read: {error}") from error
-    values = [_value(column) for column in row.columns]
-    if set(row.column_names) == set(names) and not all(name.isdigit() for name in names):
-        return dict(zip(row.column_names, values, strict=True))
+    values = {name: _value(column) for name, column in zip(row.column_names, row.columns, strict=True)}
+    if all(name.isdigit() for name in values):
+        return [values[name] for name in sorted(values, key=int)]
     return values
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.reader import Reader
 
 TABLE_TYPES = ("TABLE", "VIEW")
@@ -110,13 +111,11 @@ class Catalogue:
         column's comment if it has one, under the keys that Flight SQL gives them."""
         values = {"catalog": catalog, "schema": schema_pattern, "name": name_pattern, "kinds": list(kinds)}
         with self._reader.transaction() as rows:
-            entries = rows.run(lambda: rows.cursor.execute(TABLES_SQL, values).fetchall())
-            return [
-                TableEntry(*entry, schema=rows.run(lambda e=entry: _table_schema(rows.cursor, *e[:3])))
-                if with_schema
-                else TableEntry(*entry)
-                for entry in entries
-            ]
+            names = rows.run(lambda: rows.cursor.execute(TABLES_SQL, values).fetchall())
+            entries = [TableEntry(*name) for name in names]
+            if not with_schema:
+                return entries
+            return rows.run(lambda: [replace(e, schema=_table_schema(rows.cursor, e)) for e in entries])
 
     def primary_key(
         self, table: str, catalog: str | None = None, db_schema: str | None = None
@@ -130,14 +129,17 @@ class Catalogue:
             return rows.run(lambda: rows.cursor.execute(sql, values).fetchall())
 
 
-def _table_schema(cursor: duckdb.DuckDBPyConnection, *names: str) -> pa.Schema:
+def _table_schema(cursor: duckdb.DuckDBPyConnection, entry: TableEntry) -> pa.Schema:
+    names = [entry.catalog, entry.db_schema, entry.name]
     path = ".".join('"' + name.replace('"', '""') + '"' for name in names)
     try:
         schema = cursor.sql(f"SELECT * FROM {path} LIMIT 0").to_arrow_table().schema
     except (duckdb.BinderException, duckdb.CatalogException):
         return pa.schema([])  # a view over something that is gone must not hide all the others
-    facts = {row[0]: row[1:] for row in cursor.execute(COLUMNS_SQL, list(names)).fetchall()}
-    return pa.schema([_described(field, *facts.get(field.name, ("", None))) for field in schema])
+    facts = {row[0]: row[1:] for row in cursor.execute(COLUMNS_SQL, names).fetchall()}
+    return pa.schema(
+        [_described(field, *facts.get(field.name, ("", None))) for field in plain_schema(schema)]
+    )
 
 
 def _described(field: pa.Field, type_name: str, comment: str | None) -> pa.Field:

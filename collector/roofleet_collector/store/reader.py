@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.rows import Parameters, Rows
 from roofleet_collector.store.statements import Select, check
 from roofleet_collector.store.watchdog import Watchdog
@@ -87,21 +89,17 @@ class Reader:
             QueryTimeout: the first rows took longer than allowed.
         """
         rows, select = self._begin(sql)
-        return rows.start(select.sql, _named(select, parameters))
+        return rows.start(select.sql, _fitting(select, parameters))
 
     def prepare(self, sql: str, parameters: Parameters | None = None) -> PreparedSelect:
         """Checks a statement and says what it gives, without running it. Raises what `query` does."""
         rows, select = self._begin(sql)
         with rows:
-            if not select.parameters:
-                schema = rows.run(lambda: _schema(rows.cursor, select.sql))
-            elif parameters is None:
-                schema = rows.run(lambda: _guess_schema(rows.cursor, select))
-            else:
-                values = _named(select, parameters)
-                schema = rows.run(lambda: _schema_with(rows.cursor, select, values))
+            if parameters is not None:
+                parameters = _fitting(select, parameters)
+            schema = rows.run(lambda: _schema(rows.cursor, select, parameters))
         takes = pa.schema([pa.field(name, pa.string()) for name in select.parameters])
-        return PreparedSelect(select.sql, schema, takes)
+        return PreparedSelect(select.sql, plain_schema(schema), takes)
 
     def transaction(self) -> Rows:
         """A read-only transaction for the store's own questions, within the same limits.
@@ -152,21 +150,42 @@ class Reader:
             self._checked[sql] = select
 
 
-def _named(select: Select, parameters: Parameters) -> Parameters:
-    """The values as the engine wants them: by name if the statement names them, else by place."""
-    takes = len(select.parameters)
-    if isinstance(parameters, Mapping):
-        if set(parameters) == set(select.parameters):
-            return parameters
-    elif len(parameters) == takes:
-        return dict(zip(select.parameters, parameters, strict=True)) if select.named else parameters
-    names = f" ({', '.join(select.parameters)})" if select.named else ""
-    raise SqlError(f"the statement takes {takes} parameters{names}, got {len(parameters)}")
+def _fitting(select: Select, parameters: Parameters) -> Parameters:
+    """The values, if they are those that the statement takes: by name if it names them, else by place."""
+    takes = select.parameters
+    if select.named:
+        fits = isinstance(parameters, Mapping) and set(parameters) == set(takes)
+    else:
+        fits = not isinstance(parameters, Mapping) and len(parameters) == len(takes)
+    if fits:
+        return parameters
+    if select.named:
+        given = sorted(parameters) if isinstance(parameters, Mapping) else f"{len(parameters)} without names"
+        raise SqlError(f"the statement takes parameters named {', '.join(takes)}; given are {given}")
+    raise SqlError(f"the statement takes {len(takes)} parameters, given are {len(parameters)}")
 
 
-def _schema(cursor: duckdb.DuckDBPyConnection, sql: str) -> pa.Schema:
-    relation = cursor.sql(sql)
-    return relation.limit(0).to_arrow_table().schema
+def _schema(cursor: duckdb.DuckDBPyConnection, select: Select, parameters: Parameters | None) -> pa.Schema:
+    try:
+        if not select.parameters:
+            return cursor.sql(select.sql).limit(0).to_arrow_table().schema
+        if parameters is not None:
+            return _schema_with(cursor, select, parameters)
+        return _guess_schema(cursor, select)
+    except duckdb.Error as error:
+        raise _shown_where(cursor, select, error) from error
+
+
+def _shown_where(cursor: duckdb.DuckDBPyConnection, select: Select, error: duckdb.Error) -> duckdb.Error:
+    """The same error with the place in the user's own text, which only a statement on its own gets."""
+    try:
+        cursor.execute(f"PREPARE roofleet_statement AS\n{select.sql}")
+    except duckdb.ParserException:
+        pass
+    except duckdb.Error as better:
+        text = re.sub(r"^LINE (\d+):", lambda found: f"LINE {int(found[1]) - 1}:", str(better), flags=re.M)
+        return type(better)(text)
+    return error
 
 
 def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Parameters) -> pa.Schema:
@@ -198,7 +217,7 @@ def _without_end(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schema:
     if not select.explains:
-        cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")  # for the engine's own message
+        cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")
     # Some functions accept no NULL while they are bound; then a number may do.
     for guess in (None, 1):
         values = dict.fromkeys(select.parameters, guess) if select.named else [guess] * len(select.parameters)

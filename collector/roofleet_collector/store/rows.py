@@ -13,9 +13,14 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import CollectorError, QueryTimeout, SqlError
+from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.watchdog import Watchdog
 
 BATCH_ROWS = 16_384
+EXECUTE_STREAMS = int(duckdb.__version__.split(".")[0]) < 2
+"""Version 1 streams what was executed; version 2 copies that, and streams relations. (A relation with
+parameters is computed whole before its first row: 43 s and 2.4 GB for 20 million rows in version 1.5.)"""
+
 Parameters = Sequence[object] | Mapping[str, object]
 Result = TypeVar("Result")
 
@@ -53,7 +58,7 @@ class Rows:
     def start(self, sql: str, parameters: Parameters = ()) -> Self:
         """Begins the query; returns when its first rows are there."""
         self._reader = self.run(lambda: _open(self.cursor, sql, parameters))
-        self.schema = self._reader.schema
+        self.schema = plain_schema(self._reader.schema)
         return self
 
     def run(self, work: Callable[[], Result]) -> Result:
@@ -92,7 +97,7 @@ class Rows:
             if batch is None:
                 self.close()
                 raise StopIteration
-            return batch
+            return batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self
@@ -169,9 +174,7 @@ def _end(rows: weakref.ref[Rows], why: CollectorError) -> None:
 
 
 def _open(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters) -> Any:
-    if parameters:
-        # A relation with parameters is computed whole before its first row (43 s and 2.4 GB for 20 million
-        # rows in DuckDB 1.5); a statement with parameters streams.
+    if parameters or EXECUTE_STREAMS:
         values = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
         return cursor.execute(sql, values).to_arrow_reader(BATCH_ROWS)
     return cursor.sql(sql).to_arrow_reader(BATCH_ROWS)

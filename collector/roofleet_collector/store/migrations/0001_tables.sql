@@ -179,7 +179,7 @@ CREATE TABLE layer_memory (
 
 CREATE TABLE readings (
     "device_id" VARCHAR NOT NULL,
-    "at" TIMESTAMPTZ NOT NULL,
+    "read_at" TIMESTAMPTZ NOT NULL,
     "utilization" DOUBLE,
     "memory_used_bytes" BIGINT,
     "power_w" DOUBLE,

@@ -22,16 +22,16 @@
 -- runs: Runs it has done.
 CREATE OR REPLACE VIEW fleet_status AS
 WITH latest AS (
-    SELECT device_id, max(at) AS at, arg_max(utilization, at) AS utilization,
-           arg_max(memory_used_bytes, at) AS memory_used_bytes, arg_max(power_w, at) AS power_w,
-           arg_max(clock_hz, at) AS clock_hz, arg_max(temperature_c, at) AS temperature_c
+    SELECT device_id, max(read_at) AS read_at, arg_max(utilization, read_at) AS utilization,
+           arg_max(memory_used_bytes, read_at) AS memory_used_bytes, arg_max(power_w, read_at) AS power_w,
+           arg_max(clock_hz, read_at) AS clock_hz, arg_max(temperature_c, read_at) AS temperature_c
     FROM readings GROUP BY device_id
 ),
 counted AS (SELECT device_id, count(*) AS runs FROM runs WHERE status = 'done' GROUP BY device_id)
 SELECT h.host_id, h.hostname, h.os, h.cpu_name, h.memory_bytes AS host_memory_bytes, h.agent_version,
        h.last_seen_at, h.last_seen_at > now() - INTERVAL 20 SECOND AS is_online,
        d.device_id, d.name AS device_name, d.kind AS device_kind, d.hardware_name, d.memory_bytes,
-       d.unavailable, l.at AS reading_at, l.utilization, l.memory_used_bytes, l.power_w, l.clock_hz,
+       d.unavailable, l.read_at AS reading_at, l.utilization, l.memory_used_bytes, l.power_w, l.clock_hz,
        l.temperature_c, coalesce(c.runs, 0) AS runs
 FROM hosts h
 LEFT JOIN devices d ON d.host_id = h.host_id

@@ -1,0 +1,1 @@
+"""The way out: the spool that keeps rows until they are acknowledged, and what carries them."""

@@ -1,0 +1,53 @@
+"""The standing connection to the collector: hello, then heartbeats, again whenever it breaks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from roofleet_agent.sending.spool import Spool
+from roofleet_proto.records import AgentMessage, Heartbeat, Hello, Welcome
+from roofleet_proto.services import ATTACH, HEARTBEAT_MS
+
+log = logging.getLogger(__name__)
+
+
+class Attachment:
+    """Stays attached until stopped."""
+
+    def __init__(self, hello: Hello, spool: Spool, channel: Any) -> None:
+        self._hello, self._spool = hello, spool
+        self._attach = ATTACH.client(channel)
+        self._stopping = threading.Event()
+        self._heartbeat_s = HEARTBEAT_MS / 1000
+        self.attached = threading.Event()
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Attaches, and does so again when the collector went away."""
+        pause_s = 0.5
+        while not self._stopping.is_set():
+            try:
+                for message in self._attach(self._messages()):
+                    if isinstance(message, Welcome):
+                        self._heartbeat_s = message.heartbeat_ms / 1000
+                        self.attached.set()
+                        pause_s = 0.5
+                        log.info("attached to a collector of version %s", message.collector_version)
+            except grpc.RpcError as error:
+                log.debug("attachment ended: %s", error.details())
+            self.attached.clear()
+            self._stopping.wait(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+
+    def _messages(self) -> Iterator[AgentMessage]:
+        yield self._hello
+        while not self._stopping.wait(self._heartbeat_s):
+            yield Heartbeat(self._spool.count())

@@ -1,0 +1,98 @@
+"""The agent that stays: registers its host, heartbeats, and streams readings once a second."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from roofleet_agent import __version__
+from roofleet_agent.devices.base import Device
+from roofleet_agent.inventory import device_id, device_row, host_id, host_row
+from roofleet_agent.registry import discover_devices
+from roofleet_agent.rows import Sink, table_of
+from roofleet_agent.sending.attach import Attachment
+from roofleet_agent.sending.spool import Spool
+from roofleet_agent.sending.uplink import Uplink, open_channel
+from roofleet_proto.records import Hello
+
+log = logging.getLogger(__name__)
+
+READING_PERIOD_S = 1.0
+MAX_SPOOLED_READINGS_BYTES = 64 * 1024 * 1024
+"""With a collector that stays away readings are kept up to here, then no longer taken: about two days."""
+
+
+def register(sink: Sink, agent_id: str, devices: list[Device]) -> None:
+    """Writes the rows of this host and its devices."""
+    sink.write("hosts", table_of("hosts", [host_row(agent_id)]))
+    sink.write("devices", table_of("devices", [device_row(device) for device in devices]))
+
+
+def take_readings(sink: Sink, devices: list[Device]) -> None:
+    """Writes one reading of each device."""
+    at = datetime.now(UTC)
+    rows = []
+    for device in devices:
+        reading = device.read()
+        rows.append(
+            {
+                "device_id": device_id(device),
+                "read_at": at,
+                "utilization": reading.utilization,
+                "memory_used_bytes": reading.memory_used_bytes,
+                "power_w": reading.power_w,
+                "clock_hz": reading.clock_hz,
+                "temperature_c": reading.temperature_c,
+            }
+        )
+    sink.write("readings", table_of("readings", rows))
+
+
+class AgentService:
+    """An agent attached to one collector; `run` returns after `stop`."""
+
+    def __init__(self, collector: str, folder: Path) -> None:
+        self._spool = Spool(folder / "spool.sqlite")
+        self._channel: Any = open_channel(collector)
+        self._devices = discover_devices(wake_accelerators=False)
+        hello = Hello(self._spool.agent_id, host_id(), socket.gethostname(), __version__)
+        self._attachment = Attachment(hello, self._spool, self._channel)
+        self._uplink = Uplink(self._spool, self._channel)
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._uplink.run, name="roofleet-uplink", daemon=True),
+            threading.Thread(target=self._attachment.run, name="roofleet-attach", daemon=True),
+        ]
+
+    def stop(self) -> None:
+        """Asks `run` to end."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Registers and takes readings until stopped; then sends what is left, for a moment."""
+        register(self._spool, self._spool.agent_id, self._devices)
+        names = ", ".join(device.info.name for device in self._devices)
+        log.info("devices: %s", names)
+        for device in self._devices:
+            for gauge, why in device.read().unavailable.items():
+                log.info("%s: no %s (%s)", device.info.name, gauge, why)
+        for thread in self._threads:
+            thread.start()
+        full = False
+        while not self._stopping.wait(READING_PERIOD_S):
+            if self._spool.size_bytes() < MAX_SPOOLED_READINGS_BYTES:
+                take_readings(self._spool, self._devices)
+                full = False
+            elif not full:
+                log.warning("the spool is full: readings are not kept until the collector is back")
+                full = True
+        self._uplink.stop()
+        self._attachment.stop()
+        for thread in self._threads:
+            thread.join(timeout=2)
+        self._channel.close()
+        self._spool.close()

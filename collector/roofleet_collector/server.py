@@ -1,0 +1,176 @@
+"""The gRPC server: Ingest, Fleet and Control on one port, with health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from roofleet_collector import __version__
+from roofleet_collector.errors import AddressInUse, RejectedBatch
+from roofleet_collector.fleet import Roster
+from roofleet_collector.ingest import Ingest
+from roofleet_collector.store import Receipt
+from roofleet_proto import services
+from roofleet_proto.codec import MalformedMessage
+from roofleet_proto.records import Ack, Batch, Heartbeat, Hello, Job, Welcome
+from roofleet_proto.services import Method
+
+log = logging.getLogger(__name__)
+
+WINDOW = 64
+"""Batches of one stream that may wait for their commit before the next is read."""
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", services.MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second collector on the port must fail, not share it
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # agents ping every 30 s
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+class GrpcServer:
+    """Serves agents and clients until stopped."""
+
+    def __init__(self, ingest: Ingest, roster: Roster, catalogs: Catalogs) -> None:
+        self._ingest, self._roster, self._catalogs = ingest, roster, catalogs
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listens; AddressInUse if something else does there already. Port 0 takes a free one."""
+        handlers = {
+            services.PUSH: grpc.stream_stream_rpc_method_handler(self._push),
+            services.ATTACH: grpc.stream_stream_rpc_method_handler(self._attach),
+            services.LIST_AGENTS: _answer(services.LIST_AGENTS, lambda _: self._roster.agents()),
+            services.LIST_MODELS: _answer(services.LIST_MODELS, lambda f: self._catalogs.models(f.text)),
+            services.LIST_HARDWARE: _answer(
+                services.LIST_HARDWARE, lambda f: self._catalogs.hardware(f.text)
+            ),
+            services.LIST_JOBS: _answer(services.LIST_JOBS, lambda _: list[Job]()),
+        }
+        by_service: dict[str, dict[str, Any]] = {}
+        for method, handler in handlers.items():
+            by_service.setdefault(f"{services.PACKAGE}.{method.service}", {})[method.name] = handler
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(name, methods) for name, methods in by_service.items()]
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        try:
+            self.port = self._server.add_insecure_port(_address(host, port))
+        except RuntimeError as error:
+            raise AddressInUse(f"{host}:{port} is in use or not ours: {_os_reason(host, port)}") from error
+        await self._server.start()
+        for name in ("", *by_service):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, lets the ones under way end for so long, then ends them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    # -- Ingest.Push
+
+    async def _push(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        waiting: asyncio.Queue[tuple[Batch, Awaitable[Receipt]] | RejectedBatch | MalformedMessage | None]
+        waiting = asyncio.Queue(WINDOW)
+
+        async def read() -> None:
+            # What cannot be taken ends the reading, but only after everything before it is acknowledged.
+            try:
+                async for data in requests:
+                    batch = services.PUSH.decode_request(data)
+                    await waiting.put((batch, asyncio.wrap_future(self._ingest.take(batch))))
+            except (RejectedBatch, MalformedMessage) as error:
+                await waiting.put(error)
+            else:
+                await waiting.put(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (item := await waiting.get()) is not None:
+                if isinstance(item, Exception):
+                    await _refuse(context, item)
+                    return
+                batch, committed = item
+                receipt = await committed
+                ack = Ack(batch.agent_id, batch.epoch, batch.sequence, receipt.duplicate)
+                await context.write(services.PUSH.encode_reply(ack))
+        finally:
+            reading.cancel()
+
+    # -- Fleet.Attach
+
+    async def _attach(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        hello: Hello | None = None
+        try:
+            async for data in requests:
+                message = services.ATTACH.decode_request(data)
+                if isinstance(message, Hello):
+                    hello = message
+                    self._roster.join(hello)
+                    welcome = Welcome(__version__, services.HEARTBEAT_MS)
+                    await context.write(services.ATTACH.encode_reply(welcome))
+                elif hello is None:
+                    raise MalformedMessage("an agent says hello before anything else")
+                elif isinstance(message, Heartbeat):
+                    self._roster.heard(hello.agent_id, message)
+        except MalformedMessage as error:
+            await _refuse(context, error)
+        finally:
+            if hello is not None:
+                self._roster.leave(hello.agent_id)
+
+
+class Catalogs:
+    """What Control lists; a class so that the server knows no catalogue."""
+
+    def __init__(
+        self, models: Callable[[str], list[str]], hardware: Callable[[str], list[str]]
+    ) -> None:
+        self.models, self.hardware = models, hardware
+
+
+async def _refuse(context: Any, error: RejectedBatch | MalformedMessage) -> None:
+    trailing = ()
+    if isinstance(error, RejectedBatch):
+        trailing = (
+            (services.REJECTED_EPOCH, str(error.batch.epoch)),
+            (services.REJECTED_SEQUENCE, str(error.batch.sequence)),
+        )
+        log.warning("batch %s of agent %s: %s", error.batch.sequence, error.batch.agent_id, error)
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error), trailing)
+
+
+def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:
+    async def handle(data: bytes, context: Any) -> bytes:
+        try:
+            request = method.decode_request(data)
+        except MalformedMessage as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        return method.encode_reply(reply(request))
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _os_reason(host: str, port: int) -> str:
+    """What the system says when the port is asked for plainly; gRPC does not pass it on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return "gRPC could not listen there"

@@ -1,0 +1,107 @@
+"""The collector as a process: store, gRPC and Flight SQL together, from start to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from roofleet_analysis.catalogs.hardware import hardware
+from roofleet_analysis.catalogs.models import filter_models
+from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
+from roofleet_collector.fleet import Roster
+from roofleet_collector.flight_sql import FlightSqlServer
+from roofleet_collector.ingest import Ingest
+from roofleet_collector.server import Catalogs, GrpcServer
+from roofleet_collector.store import DuckDBStore
+
+log = logging.getLogger(__name__)
+
+FLUSH_PERIOD_S = 2.0
+DRAIN_S = 5.0
+NOTE_NAME = "collector.json"
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a collector listens, as it notes it in its data folder for others on the machine."""
+
+    pid: int
+    grpc: str
+    sql: str
+
+
+def running_collector(folder: Path) -> Running | None:
+    """The collector that holds a data folder, None if none does."""
+    try:
+        running = Running(**json.loads((folder / NOTE_NAME).read_text()))
+        os.kill(running.pid, 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError, TypeError):
+        return None
+    except PermissionError:
+        pass  # it is there, and another user's
+    return running
+
+
+async def serve(
+    folder: Path,
+    grpc_at: tuple[str, int],
+    sql_at: tuple[str, int],
+    stop: asyncio.Event,
+    *,
+    ready: Callable[[Running], None] = lambda running: None,
+) -> None:
+    """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
+
+    Raises StoreInUse or AddressInUse before anything is served.
+    """
+    store = DuckDBStore(folder)
+    try:
+        rederive_outdated(store)
+        roster = Roster(store)
+        grpc_server = GrpcServer(Ingest(store), roster, _catalogs())
+        await grpc_server.start(*grpc_at)
+        try:
+            flight = FlightSqlServer(store.reader, *sql_at)
+        except BaseException:
+            await grpc_server.stop(0)
+            raise
+        running = Running(os.getpid(), f"{grpc_at[0]}:{grpc_server.port}", f"{sql_at[0]}:{flight.port}")
+        note = folder / NOTE_NAME
+        note.write_text(json.dumps(asdict(running)))
+        ready(running)
+        try:
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
+                await asyncio.to_thread(roster.flush)
+        finally:
+            note.unlink(missing_ok=True)
+            await grpc_server.stop(DRAIN_S)
+            await asyncio.to_thread(flight.shutdown)
+    finally:
+        store.close()
+
+
+def rederive_outdated(store: DuckDBStore) -> int:
+    """Works the costs out anew for runs whose costs are of older formulas; returns how many there were."""
+    outdated = store.query(
+        "SELECT DISTINCT run_id FROM op_costs WHERE formula_version < ?", [FORMULA_VERSION]
+    ).read_all()
+    for run_id in outdated.column("run_id").to_pylist():
+        ops = store.query("SELECT * FROM ops WHERE run_id = ? ORDER BY phase, op_index", [run_id]).read_all()
+        store.rederive(run_id, derive_op_costs(ops)).result()
+    return int(outdated.num_rows)
+
+
+def _catalogs() -> Catalogs:
+    def hardware_names(text: str) -> list[str]:
+        wanted = text.lower()
+        return [h.name for h in hardware() if wanted in h.name or wanted in h.title.lower()]
+
+    return Catalogs(lambda text: [model.name for model in filter_models(text)], hardware_names)
