@@ -27,7 +27,6 @@ from roofleet_agent.engines.base import (
     middle_cache_tokens,
     phases_of,
 )
-from roofleet_agent.errors import AgentError
 from roofleet_agent.inventory import device_id, host_id
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import Interval, LayerTimer
@@ -60,16 +59,24 @@ class TimedStep:
 def trace_phases(
     engine: Engine, request: ModelRequest, dtype: str, workload: Workload
 ) -> tuple[Session, dict[str, TraceResult]]:
-    """The model on `meta` and what one step of each of its phases executes.
+    """The model on `meta` and what one step of each of its phases executes; for decode the middle step.
 
-    The decode step is the middle one of the workload; with fewer than two new tokens it is the one after a
-    cache of the prompt, so that `analyze` always has one.
+    A module of the user's own that looks at its data, which `meta` has not, is traced on the CPU.
     """
-    session = engine.load(request, torch.device("meta"), dtype, workload)
-    phases = phases_of(session.task, max(session.new_tokens, 2))
-    return session, {
-        phase: trace(session.module, session.single(phase).call, cache=session.cache) for phase in phases
-    }
+
+    def traced(device: str) -> tuple[Session, dict[str, TraceResult]]:
+        session = engine.load(request, torch.device(device), dtype, workload)
+        return session, {
+            phase: trace(session.module, session.single(phase).call, cache=session.cache)
+            for phase in phases_of(session.task, session.new_tokens)
+        }
+
+    try:
+        return traced("meta")
+    except (RuntimeError, NotImplementedError):
+        if request.origin != "module":
+            raise
+        return traced("cpu")
 
 
 def profile(
@@ -284,7 +291,6 @@ class _Run:
         on_accelerator = self._torch_device.type != "cpu"
         if on_accelerator:
             torch.accelerator.reset_peak_memory_stats(self._torch_device)
-        phases: dict[str, list[LayerMemory]] = {}
         tracker, phases = track_memory(session)
         self._row["peak_memory_bytes"] = self._row["parameter_bytes"] + tracker.peak_bytes
         self._row["peak_memory_source"] = "live tensors"
@@ -330,6 +336,16 @@ def track_memory(session: Session) -> tuple[MemoryTracker, dict[str, list[LayerM
     return tracker, phases
 
 
+def peak_of_first_step(session: Session) -> int:
+    """The most cache and activation bytes alive in the first step of an iteration."""
+    module = session.module
+    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
+    step = next(iter(session.iteration()))
+    with torch.inference_mode(), tracker:
+        step.call()
+    return tracker.peak_bytes
+
+
 def op_rows(run_id: str, phase: str, traced: TraceResult) -> list[dict[str, Any]]:
     """The rows of `ops` for one phase."""
     return [
@@ -349,12 +365,12 @@ def op_rows(run_id: str, phase: str, traced: TraceResult) -> list[dict[str, Any]
 
 
 def kv_bytes_per_token(session: Session, workload: Workload) -> int | None:
-    """Bytes of cache a token of one sequence adds, from a one-token prefill; None without a cache."""
+    """Bytes of cache a token of one sequence takes, from the cache as it is; None without one."""
     if session.task != "generate":
         return None
-    return sum(t.numel() * t.element_size() // max(t.shape[-2], 1) for t in session.cache()) // max(
-        workload.batch_size, 1
-    )
+    # keys and values are [batch, heads, tokens, features]
+    of_batch = sum(t.numel() * t.element_size() // max(t.shape[-2], 1) for t in session.cache())
+    return of_batch // workload.batch_size
 
 
 def process_peak_bytes() -> int:
@@ -386,6 +402,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-__all__ = ["AgentError", "profile", "trace_phases", "track_memory"]

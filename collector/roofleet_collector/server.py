@@ -19,7 +19,7 @@ from roofleet_collector.ingest import Ingest
 from roofleet_collector.store import Receipt
 from roofleet_proto import services
 from roofleet_proto.codec import MalformedMessage
-from roofleet_proto.records import Ack, Batch, Heartbeat, Hello, Job, Welcome
+from roofleet_proto.records import Ack, Batch, CollectorInfo, Heartbeat, Hello, Job, Welcome
 from roofleet_proto.services import Method
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ _OPTIONS = [
 class GrpcServer:
     """Serves agents and clients until stopped."""
 
-    def __init__(self, ingest: Ingest, roster: Roster, catalogs: Catalogs) -> None:
+    def __init__(self, ingest: Ingest, roster: Roster, catalogs: Catalogs, sql_port: int) -> None:
         self._ingest, self._roster, self._catalogs = ingest, roster, catalogs
+        self._about = CollectorInfo(__version__, sql_port)
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self.port = 0
@@ -49,6 +50,7 @@ class GrpcServer:
         handlers = {
             services.PUSH: grpc.stream_stream_rpc_method_handler(self._push),
             services.ATTACH: grpc.stream_stream_rpc_method_handler(self._attach),
+            services.GET_COLLECTOR: _answer(services.GET_COLLECTOR, lambda _: self._about),
             services.LIST_AGENTS: _answer(services.LIST_AGENTS, lambda _: self._roster.agents()),
             services.LIST_MODELS: _answer(services.LIST_MODELS, lambda f: self._catalogs.models(f.text)),
             services.LIST_HARDWARE: _answer(

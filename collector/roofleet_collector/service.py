@@ -63,27 +63,26 @@ async def serve(
     store = DuckDBStore(folder)
     try:
         rederive_outdated(store)
-        roster = Roster(store)
-        grpc_server = GrpcServer(Ingest(store), roster, _catalogs())
-        await grpc_server.start(*grpc_at)
+        flight = FlightSqlServer(store.reader, *sql_at)
         try:
-            flight = FlightSqlServer(store.reader, *sql_at)
-        except BaseException:
-            await grpc_server.stop(0)
-            raise
-        running = Running(os.getpid(), f"{grpc_at[0]}:{grpc_server.port}", f"{sql_at[0]}:{flight.port}")
-        note = folder / NOTE_NAME
-        note.write_text(json.dumps(asdict(running)))
-        ready(running)
-        try:
-            while not stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
-                await asyncio.to_thread(roster.flush)
+            roster = Roster(store)
+            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port)
+            await grpc_server.start(*grpc_at)
+            running = Running(os.getpid(), f"{grpc_at[0]}:{grpc_server.port}", f"{sql_at[0]}:{flight.port}")
+            note = folder / NOTE_NAME
+            note.write_text(json.dumps(asdict(running)))
+            ready(running)
+            try:
+                while not stop.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
+                    await asyncio.to_thread(roster.flush)
+            finally:
+                note.unlink(missing_ok=True)
+                await grpc_server.stop(DRAIN_S)
         finally:
-            note.unlink(missing_ok=True)
-            await grpc_server.stop(DRAIN_S)
-            await asyncio.to_thread(flight.shutdown)
+            store.reader.close()
+            await asyncio.to_thread(flight.stop)
     finally:
         store.close()
 

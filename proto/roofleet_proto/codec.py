@@ -15,6 +15,7 @@ from roofleet_proto.records import (
     Assignment,
     Batch,
     Cancellation,
+    CollectorInfo,
     CollectorMessage,
     Filter,
     Heartbeat,
@@ -163,6 +164,17 @@ def encode_agents(agents: Sequence[AgentStatus]) -> bytes:
 def decode_agents(data: bytes) -> list[AgentStatus]:
     """The answer of ListAgents."""
     return [_record(AgentStatus, agent) for agent in _parse(pb.ListAgentsResponse, data).agents]
+
+
+def encode_collector(info: CollectorInfo) -> bytes:
+    """The answer of GetCollector."""
+    return bytes(pb.CollectorInfo(**_fields(info)).SerializeToString())
+
+
+def decode_collector(data: bytes) -> CollectorInfo:
+    """The answer of GetCollector."""
+    info: CollectorInfo = _record(CollectorInfo, _parse(pb.CollectorInfo, data))
+    return info
 
 
 def encode_jobs(jobs: Sequence[Job]) -> bytes:

@@ -5,6 +5,7 @@ Every command travels as a `google.protobuf.Any` whose type name is
 own (see `wire/flight_sql.proto`), so the type name is written and matched here, by hand.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
@@ -235,12 +236,12 @@ def encode_bind_result(handle: bytes) -> bytes:
     return bytes(wire.DoPutPreparedStatementResult(prepared_statement_handle=handle).SerializeToString())
 
 
-def _parse(kind: type[_M], data: bytes) -> _M:
+def _parse(kind: Callable[[], _M], data: bytes) -> _M:
     message = kind()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise CommandError(f"malformed {kind.DESCRIPTOR.name} message of {len(data)} bytes") from error
+        raise CommandError(f"malformed {message.DESCRIPTOR.name} message of {len(data)} bytes") from error
     return message
 
 

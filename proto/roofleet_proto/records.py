@@ -91,6 +91,14 @@ CollectorMessage = Welcome | Assignment | Cancellation
 
 
 @dataclass(frozen=True, slots=True)
+class CollectorInfo:
+    """A collector's version and the port of its SQL, on the host it was reached at."""
+
+    version: str
+    sql_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as Control reports it."""
 

@@ -67,6 +67,7 @@ def _listing(name: str, encode: Callable[[Any], bytes], decode: Callable[[bytes]
     return Method("Control", name, False, codec.encode_filter, codec.decode_filter, encode, decode)
 
 
+GET_COLLECTOR = _listing("GetCollector", codec.encode_collector, codec.decode_collector)
 LIST_AGENTS = _listing("ListAgents", codec.encode_agents, codec.decode_agents)
 LIST_MODELS = _listing("ListModels", codec.encode_names, codec.decode_names)
 LIST_HARDWARE = _listing("ListHardware", codec.encode_names, codec.decode_names)

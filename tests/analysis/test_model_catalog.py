@@ -65,7 +65,6 @@ def test_every_entry_says_where_its_figures_come_from(entry: ModelEntry) -> None
     assert entry.source == f"https://huggingface.co/{entry.hub_id}/blob/main/config.json"
     assert entry.licence
     assert entry.task in ("generate", "encode")
-    assert entry.name == entry.name.lower()
 
 
 # ---------------------------------------------------------------------- finding
@@ -76,11 +75,11 @@ def test_every_entry_says_where_its_figures_come_from(entry: ModelEntry) -> None
     [
         ("gpt2", "gpt2"),
         ("openai-community/gpt2", "gpt2"),
-        ("meta-llama/Llama-2-7b-hf", "llama-2-7b"),
-        ("Llama-3.1-405B", "llama-3.1-405b"),
-        ("llama_3.1_8b", "llama-3.1-8b"),
+        ("meta-llama/Llama-2-7b-hf", "Llama-2-7b"),
+        ("Llama-3.1-405B", "Llama-3.1-405B"),
+        ("llama_3.1_8b", "Llama-3.1-8B"),
         ("BERT base uncased", "bert-base-uncased"),
-        (" Qwen/Qwen3-8B ", "qwen3-8b"),
+        (" Qwen/Qwen3-8B ", "Qwen3-8B"),
     ],
 )
 def test_a_model_is_found_by_name_or_alias(asked: str, found: str) -> None:
@@ -98,10 +97,10 @@ def test_an_unknown_model_is_none() -> None:
     ("asked", "best"),
     [
         ("gpt-2", "gpt2"),
-        ("lama-2-7b", "llama-2-7b"),
-        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
-        ("Llama-3.1-8B-Instruct", "llama-3.1-8b"),
-        ("mixtral8x7b", "mixtral-8x7b"),
+        ("lama-2-7b", "Llama-2-7b"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B"),
+        ("Llama-3.1-8B-Instruct", "Llama-3.1-8B"),
+        ("mixtral8x7b", "Mixtral-8x7B"),
     ],
 )
 def test_a_misspelt_name_suggests_the_nearest(asked: str, best: str) -> None:
@@ -120,8 +119,8 @@ def test_the_filter_looks_in_names_aliases_and_architectures() -> None:
     """A piece of a name, of a hub id or of a model_type selects models; no text selects all."""
     gpt2_family = {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"}
     assert {entry.name for entry in filter_models("GPT2-")} == gpt2_family
-    assert "mistral-7b-v0.1" in [entry.name for entry in filter_models("mistralai/")]
-    assert [entry.name for entry in filter_models("deepseek_v3")] == ["deepseek-v3"]
+    assert "Mistral-7B" in [entry.name for entry in filter_models("mistralai/")]
+    assert [entry.name for entry in filter_models("deepseek_v3")] == ["DeepSeek-V3"]
     assert filter_models("") == list(models())
     assert filter_models("zzzzzz") == []
 
@@ -142,13 +141,13 @@ def test_every_model_has_the_published_number_of_parameters(entry: ModelEntry) -
     [
         ("gpt2", 124_439_808),
         ("bert-base-uncased", 109_482_240),
-        ("llama-2-7b", 6_738_415_616),
-        ("llama-3.1-8b", 8_030_261_248),
-        ("llama-3.1-405b", 405_853_388_800),
-        ("mistral-7b-v0.1", 7_241_732_096),
-        ("mixtral-8x7b", 46_702_792_704),
+        ("Llama-2-7b", 6_738_415_616),
+        ("Llama-3.1-8B", 8_030_261_248),
+        ("Llama-3.1-405B", 405_853_388_800),
+        ("Mistral-7B", 7_241_732_096),
+        ("Mixtral-8x7B", 46_702_792_704),
         # 671,026,419,200 published, less 58 routed layers * 256 routing biases = 14,848
-        ("deepseek-v3", 671_026_404_352),
+        ("DeepSeek-V3", 671_026_404_352),
     ],
 )
 def test_well_known_counts_stand_in_the_data(name: str, parameters: int) -> None:
@@ -169,7 +168,7 @@ def test_gpt2_is_its_matrices() -> None:
 
 def test_llama_3_1_scales_its_rotary_embedding() -> None:
     """The published rope_scaling and rope_theta arrive together in transformers' rope_parameters."""
-    assert transformers_config(model("llama-3.1-8b")).rope_parameters == {
+    assert transformers_config(model("Llama-3.1-8B")).rope_parameters == {
         "rope_type": "llama3",
         "rope_theta": 500_000.0,
         "factor": 8.0,
@@ -181,14 +180,14 @@ def test_llama_3_1_scales_its_rotary_embedding() -> None:
 
 def test_deepseek_v3_scales_its_rotary_embedding() -> None:
     """The older spelling of rope_scaling, with `type`, arrives as yarn with its base."""
-    rope = transformers_config(model("deepseek-v3")).rope_parameters
+    rope = transformers_config(model("DeepSeek-V3")).rope_parameters
     assert (rope["rope_type"], rope["factor"], rope["rope_theta"]) == ("yarn", 40, 10_000)
     assert rope["original_max_position_embeddings"] == 4096
 
 
 @pytest.mark.parametrize(
     ("name", "theta"),
-    [("llama-2-7b", 10_000.0), ("mistral-7b-v0.1", 10_000.0), ("mixtral-8x7b", 1e6), ("qwen3-8b", 1e6)],
+    [("Llama-2-7b", 10_000.0), ("Mistral-7B", 10_000.0), ("Mixtral-8x7B", 1e6), ("Qwen3-8B", 1e6)],
 )
 def test_the_rotary_base_arrives(name: str, theta: float) -> None:
     """The published rope_theta is the base that transformers uses."""
@@ -200,21 +199,21 @@ def test_sliding_windows_are_the_published_ones() -> None:
     windows = {
         name: transformers_config(model(name)).sliding_window
         for name in (
-            "mistral-7b-v0.1",
+            "Mistral-7B",
             "gemma-2-2b",
-            "phi-3-mini-4k",
-            "mixtral-8x7b",
-            "qwen2.5-7b",
-            "qwen3-8b",
+            "Phi-3-mini",
+            "Mixtral-8x7B",
+            "Qwen2.5-7B",
+            "Qwen3-8B",
         )
     }
     assert windows == {
-        "mistral-7b-v0.1": 4096,
+        "Mistral-7B": 4096,
         "gemma-2-2b": 4096,
-        "phi-3-mini-4k": 2047,
-        "mixtral-8x7b": None,
-        "qwen2.5-7b": None,
-        "qwen3-8b": None,
+        "Phi-3-mini": 2047,
+        "Mixtral-8x7B": None,
+        "Qwen2.5-7B": None,
+        "Qwen3-8B": None,
     }
 
 
@@ -226,7 +225,7 @@ def test_gemma_2_slides_in_every_other_layer() -> None:
 
 def test_heads_need_not_divide_the_hidden_size() -> None:
     """Qwen3-0.6B has 16 heads of 128 on a hidden size of 1,024, so its query matrix is 1,024 x 2,048."""
-    attention = build_on_meta(model("qwen3-0.6b")).model.layers[0].self_attn
+    attention = build_on_meta(model("Qwen3-0.6B")).model.layers[0].self_attn
     assert tuple(attention.q_proj.weight.shape) == (16 * 128, 1024)
     assert tuple(attention.k_proj.weight.shape) == (8 * 128, 1024)
 
@@ -238,7 +237,7 @@ def test_encoders_of_the_bert_kind_have_a_pooler(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("llama-2-7b", "float16"), ("llama-3.1-8b", "bfloat16"), ("gemma-2-2b", "float32")]
+    ("name", "dtype"), [("Llama-2-7b", "float16"), ("Llama-3.1-8B", "bfloat16"), ("gemma-2-2b", "float32")]
 )
 def test_a_model_is_built_in_its_published_dtype(name: str, dtype: str) -> None:
     """Unless told otherwise, transformers builds the model in the dtype in which it was published."""

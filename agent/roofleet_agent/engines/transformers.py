@@ -43,8 +43,9 @@ class TransformersEngine:
         config = load_config(request)
         task = request.task or task_of(config)
         prompt = _prompt_ids(request, config, workload)
-        generated = workload.new_tokens if task == "generate" else 0
-        _check_positions(config, request.name, prompt.shape[1] + generated)
+        # the last token generated is never an input
+        fed = max(workload.new_tokens - 1, 0) if task == "generate" else 0
+        _check_positions(config, request.name, prompt.shape[1] + fed)
         model = _load_model(request, config, task, device, dtype, workload.attention)
         return TransformersSession(model, task, prompt.to(device), workload)
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 ROUNDS = 5
-_SLOW_S = 1.0
-"""A dtype whose small product takes this long is emulated; measuring it would only take time."""
+_LONGEST_S = 1.0
+"""Products grow until the next would take longer: a dtype that is emulated is measured on small ones."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,19 @@ def measure_roofs(device: torch.device, *, done: Callable[[str], None] = lambda 
 
 
 def _matmul(device: torch.device, dtype: torch.dtype, name: str) -> MeasuredRoof | None:
-    size = 2048 if device.type == "cpu" else 8192
-    try:
-        if _best(device, _product(device, dtype, 512), rounds=1) > _SLOW_S:
-            return None
-        seconds = _best(device, _product(device, dtype, size), budget_s=4.0)
-    except (RuntimeError, NotImplementedError):
-        return None  # the backend has no product for this dtype: then it has no roof for it either
-    source = f"torch.mm of {size} x {size} {name} matrices, best of up to {ROUNDS}{_threads(device)}"
-    return MeasuredRoof("compute", name, 2 * size**3 / seconds, None, source, datetime.now(UTC))
+    sizes = (512, 1024, 2048) if device.type == "cpu" else (2048, 4096, 8192)
+    rate, at = 0.0, 0
+    for size in sizes:
+        try:
+            seconds = _best(device, _product(device, dtype, size))
+        except (RuntimeError, NotImplementedError):
+            return None  # the backend has no product for this dtype: then it has no roof for it either
+        if 2 * size**3 / seconds > rate:
+            rate, at = 2 * size**3 / seconds, size
+        if 8 * seconds > _LONGEST_S:
+            break
+    source = f"torch.mm of {at} x {at} {name} matrices, best of {ROUNDS}{_threads(device)}"
+    return MeasuredRoof("compute", name, rate, None, source, datetime.now(UTC))
 
 
 def _product(device: torch.device, dtype: torch.dtype, size: int) -> Callable[[], Any]:
@@ -86,9 +90,7 @@ def _threads(device: torch.device) -> str:
     return f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
 
 
-def _best(
-    device: torch.device, kernel: Callable[[], Any], rounds: int = ROUNDS, budget_s: float = 2.0
-) -> float:
+def _best(device: torch.device, kernel: Callable[[], Any]) -> float:
     """Shortest time of a call in seconds, after one that is not counted."""
 
     def once() -> float:
@@ -100,10 +102,4 @@ def _best(
 
     with torch.inference_mode():
         once()
-        best, spent = float("inf"), 0.0
-        for _ in range(rounds):
-            seconds = once()
-            best, spent = min(best, seconds), spent + seconds
-            if spent > budget_s:
-                break
-    return best
+        return min(once() for _ in range(ROUNDS))

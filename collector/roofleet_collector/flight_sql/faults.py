@@ -2,7 +2,8 @@
 
 pyarrow adds a Python trace to everything that is not a FlightError, and no FlightError stands for "invalid
 argument". So a mistake in a statement goes out as FlightServerError (status UNKNOWN) with the engine's own
-message, which names its kind ("Binder Error: ..."), and a fault of ours as FlightInternalError.
+message, which names its kind ("Binder Error: ..."), and a fault of ours as FlightInternalError. In GetSchema
+pyarrow adds the trace to FlightErrors too; drivers ask GetFlightInfo, or prepare, and do not see it.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class DuckDBStore:
     def close(self) -> None:
         """See Store.close."""
         with self._closing:
+            self.reader.close()
             self._writer.close()
             self._connection.close()
 

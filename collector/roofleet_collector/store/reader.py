@@ -89,7 +89,11 @@ class Reader:
             QueryTimeout: the first rows took longer than allowed.
         """
         rows, select = self._begin(sql)
-        return rows.start(select.sql, _fitting(select, parameters))
+        try:
+            return rows.start(select.sql, _fitting(select, parameters))
+        except BaseException:
+            rows.close()  # now: the error's trace would keep it alive for as long as somebody looks at it
+            raise
 
     def prepare(self, sql: str, parameters: Parameters | None = None) -> PreparedSelect:
         """Checks a statement and says what it gives, without running it. Raises what `query` does."""
@@ -194,11 +198,13 @@ def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Para
         return cursor.execute(select.sql, given).to_arrow_table().schema
     body = _without_end(cursor, select.sql)
     schema = cursor.execute(f"SELECT * FROM (\n{body}\n) LIMIT 0", given).to_arrow_table().schema
+    if not any(re.search(r"_\d+$", name) for name in schema.names):
+        return schema
+    # A subquery renames the second of two columns `a` to `a_1`, the statement itself does not.
     try:
         described = cursor.execute(f"DESCRIBE {body}", given).fetchall()
     except duckdb.ParserException:
         return schema  # itself a DESCRIBE, SHOW or SUMMARIZE, whose columns have names of their own
-    # A subquery renames a second column of the same name, the statement itself does not.
     return pa.schema([field.with_name(row[0]) for field, row in zip(schema, described, strict=True)])
 
 
@@ -216,13 +222,14 @@ def _without_end(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 
 def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schema:
-    if not select.explains:
-        cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")
     # Some functions accept no NULL while they are bound; then a number may do.
     for guess in (None, 1):
         values = dict.fromkeys(select.parameters, guess) if select.named else [guess] * len(select.parameters)
         try:
             return _schema_with(cursor, select, values)
-        except duckdb.Error:
-            continue
+        except duckdb.Error as error:
+            problem = error
+    if select.explains:
+        raise problem
+    cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")  # raises if it is wrong for every value
     return pa.schema([])

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -73,7 +74,7 @@ class Rows:
                 alarm = self._watchdog.arm(max(self._timeout_s - self._spent_s, 0.0), self._out_of_time)
             try:
                 return work()
-            except (duckdb.Error, OSError, pa.ArrowException) as error:
+            except (duckdb.Error, OSError, pa.ArrowException, UnicodeDecodeError) as error:
                 # A stream's errors arrive through Arrow's C interface, as an OSError with the engine's text.
                 self.close()
                 if self._ended_by is not None:
@@ -123,7 +124,7 @@ class Rows:
             finally:
                 self._lock.release()
         else:
-            self.cursor.interrupt()
+            self._interrupt()
 
     def close(self) -> None:
         """Ends the transaction and the cursor; harmless if closed before."""
@@ -153,7 +154,11 @@ class Rows:
 
     def _out_of_time(self) -> None:
         self._ended_by = QueryTimeout(f"the query ran for more than {self._timeout_s:g} s and was stopped")
-        self.cursor.interrupt()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        with suppress(duckdb.ConnectionException):  # closed by its own thread a moment ago
+            self.cursor.interrupt()
 
     def _rest(self, resting: bool) -> None:
         """Starts or stops the clock that runs while nobody reads."""

@@ -37,8 +37,14 @@ pragma_user_agent pragma_version
 TABLE_FUNCTIONS = frozenset(_IN_FROM.split())
 """Functions that may stand in FROM. None of them opens a file, runs a text as SQL or changes anything."""
 
-REFUSED_FUNCTIONS = frozenset({"nextval", "currval", "setseed", "write_log", "sleep_ms", "getenv"})
+REFUSED_FUNCTIONS = frozenset(
+    {"nextval", "currval", "setseed", "write_log", "sleep_ms", "pg_sleep", "getenv"}
+)
 """Functions that may not stand in an expression: they change something, wait, or look elsewhere."""
+
+_LIKE_A_FILE = re.compile(r"[./\\:*?\[]")
+"""In a table's name. The engine reads a file of that name where there is no such table; the lock-down closes
+all but the database's own."""
 
 QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """Kinds of query that read. A DELETE inside WITH, where an engine accepts it, is another kind."""
@@ -147,5 +153,7 @@ def _check_node(node: dict[str, Any]) -> None:
                 f"{name}() is refused in FROM; allowed are tables, views, range, unnest, "
                 f"generate_series, json_each and the duckdb_...() catalogue functions"
             )
+    elif node.get("type") == "BASE_TABLE" and _LIKE_A_FILE.search(str(node.get("table_name"))):
+        raise StatementRefused(f"{node['table_name']!r} is refused in FROM; allowed are tables and views")
     elif str(node.get("function_name", "")).lower() in REFUSED_FUNCTIONS:
         raise StatementRefused(f"{node['function_name']}() is refused because it does more than read")

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"roofleet_proto/wire/roofleet.proto\x12\x0broofleet.v1\"\\\n\x05\x42\x61tch\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\r\n\x05table\x18\x04 \x01(\t\x12\x11\n\tarrow_ipc\x18\x05 \x01(\x0c\"K\n\x03\x41\x63k\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"S\n\x05Hello\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\"$\n\tHeartbeat\x12\x17\n\x0fspooled_batches\x18\x01 \x01(\x04\"P\n\x0bJobProgress\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x96\x01\n\x0c\x41gentMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.roofleet.v1.HelloH\x00\x12+\n\theartbeat\x18\x02 \x01(\x0b\x32\x16.roofleet.v1.HeartbeatH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.roofleet.v1.JobProgressH\x00\x42\x06\n\x04kind\":\n\x07Welcome\x12\x19\n\x11\x63ollector_version\x18\x01 \x01(\t\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\r\"-\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"\x1e\n\x0c\x43\x61ncellation\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa5\x01\n\x10\x43ollectorMessage\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.roofleet.v1.WelcomeH\x00\x12-\n\nassignment\x18\x02 \x01(\x0b\x32\x17.roofleet.v1.AssignmentH\x00\x12\x31\n\x0c\x63\x61ncellation\x18\x03 \x01(\x0b\x32\x19.roofleet.v1.CancellationH\x00\x42\x06\n\x04kind\"E\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"#\n\x10SubmitJobRequest\x12\x0f\n\x07request\x18\x01 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.roofleet.v1.Job\"\x13\n\x11ListAgentsRequest\"\x87\x01\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12\x19\n\x11last_seen_unix_us\x18\x05 \x01(\x03\x12\x17\n\x0fspooled_batches\x18\x06 \x01(\x04\"8\n\x12ListAgentsResponse\x12\"\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x12.roofleet.v1.Agent\"#\n\x11ListModelsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"#\n\x12ListModelsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"%\n\x13ListHardwareRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"%\n\x14ListHardwareResponse\x12\r\n\x05names\x18\x01 \x03(\t2:\n\x06Ingest\x12\x30\n\x04Push\x12\x12.roofleet.v1.Batch\x1a\x10.roofleet.v1.Ack(\x01\x30\x01\x32O\n\x05\x46leet\x12\x46\n\x06\x41ttach\x12\x19.roofleet.v1.AgentMessage\x1a\x1d.roofleet.v1.CollectorMessage(\x01\x30\x01\x32\xc1\x03\n\x07\x43ontrol\x12<\n\tSubmitJob\x12\x1d.roofleet.v1.SubmitJobRequest\x1a\x10.roofleet.v1.Job\x12<\n\tCancelJob\x12\x1d.roofleet.v1.CancelJobRequest\x1a\x10.roofleet.v1.Job\x12G\n\x08ListJobs\x12\x1c.roofleet.v1.ListJobsRequest\x1a\x1d.roofleet.v1.ListJobsResponse\x12M\n\nListAgents\x12\x1e.roofleet.v1.ListAgentsRequest\x1a\x1f.roofleet.v1.ListAgentsResponse\x12M\n\nListModels\x12\x1e.roofleet.v1.ListModelsRequest\x1a\x1f.roofleet.v1.ListModelsResponse\x12S\n\x0cListHardware\x12 .roofleet.v1.ListHardwareRequest\x1a!.roofleet.v1.ListHardwareResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"roofleet_proto/wire/roofleet.proto\x12\x0broofleet.v1\"\\\n\x05\x42\x61tch\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\r\n\x05table\x18\x04 \x01(\t\x12\x11\n\tarrow_ipc\x18\x05 \x01(\x0c\"K\n\x03\x41\x63k\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"S\n\x05Hello\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\"$\n\tHeartbeat\x12\x17\n\x0fspooled_batches\x18\x01 \x01(\x04\"P\n\x0bJobProgress\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x96\x01\n\x0c\x41gentMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.roofleet.v1.HelloH\x00\x12+\n\theartbeat\x18\x02 \x01(\x0b\x32\x16.roofleet.v1.HeartbeatH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.roofleet.v1.JobProgressH\x00\x42\x06\n\x04kind\":\n\x07Welcome\x12\x19\n\x11\x63ollector_version\x18\x01 \x01(\t\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\r\"-\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"\x1e\n\x0c\x43\x61ncellation\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa5\x01\n\x10\x43ollectorMessage\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.roofleet.v1.WelcomeH\x00\x12-\n\nassignment\x18\x02 \x01(\x0b\x32\x17.roofleet.v1.AssignmentH\x00\x12\x31\n\x0c\x63\x61ncellation\x18\x03 \x01(\x0b\x32\x19.roofleet.v1.CancellationH\x00\x42\x06\n\x04kind\"\x15\n\x13GetCollectorRequest\"2\n\rCollectorInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08sql_port\x18\x02 \x01(\r\"E\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"#\n\x10SubmitJobRequest\x12\x0f\n\x07request\x18\x01 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.roofleet.v1.Job\"\x13\n\x11ListAgentsRequest\"\x87\x01\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12\x19\n\x11last_seen_unix_us\x18\x05 \x01(\x03\x12\x17\n\x0fspooled_batches\x18\x06 \x01(\x04\"8\n\x12ListAgentsResponse\x12\"\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x12.roofleet.v1.Agent\"#\n\x11ListModelsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"#\n\x12ListModelsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"%\n\x13ListHardwareRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"%\n\x14ListHardwareResponse\x12\r\n\x05names\x18\x01 \x03(\t2:\n\x06Ingest\x12\x30\n\x04Push\x12\x12.roofleet.v1.Batch\x1a\x10.roofleet.v1.Ack(\x01\x30\x01\x32O\n\x05\x46leet\x12\x46\n\x06\x41ttach\x12\x19.roofleet.v1.AgentMessage\x1a\x1d.roofleet.v1.CollectorMessage(\x01\x30\x01\x32\x8f\x04\n\x07\x43ontrol\x12L\n\x0cGetCollector\x12 .roofleet.v1.GetCollectorRequest\x1a\x1a.roofleet.v1.CollectorInfo\x12<\n\tSubmitJob\x12\x1d.roofleet.v1.SubmitJobRequest\x1a\x10.roofleet.v1.Job\x12<\n\tCancelJob\x12\x1d.roofleet.v1.CancelJobRequest\x1a\x10.roofleet.v1.Job\x12G\n\x08ListJobs\x12\x1c.roofleet.v1.ListJobsRequest\x1a\x1d.roofleet.v1.ListJobsResponse\x12M\n\nListAgents\x12\x1e.roofleet.v1.ListAgentsRequest\x1a\x1f.roofleet.v1.ListAgentsResponse\x12M\n\nListModels\x12\x1e.roofleet.v1.ListModelsRequest\x1a\x1f.roofleet.v1.ListModelsResponse\x12S\n\x0cListHardware\x12 .roofleet.v1.ListHardwareRequest\x1a!.roofleet.v1.ListHardwareResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,34 +41,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELLATION']._serialized_end=717
   _globals['_COLLECTORMESSAGE']._serialized_start=720
   _globals['_COLLECTORMESSAGE']._serialized_end=885
-  _globals['_JOB']._serialized_start=887
-  _globals['_JOB']._serialized_end=956
-  _globals['_SUBMITJOBREQUEST']._serialized_start=958
-  _globals['_SUBMITJOBREQUEST']._serialized_end=993
-  _globals['_CANCELJOBREQUEST']._serialized_start=995
-  _globals['_CANCELJOBREQUEST']._serialized_end=1029
-  _globals['_LISTJOBSREQUEST']._serialized_start=1031
-  _globals['_LISTJOBSREQUEST']._serialized_end=1048
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1050
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1100
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1102
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1121
-  _globals['_AGENT']._serialized_start=1124
-  _globals['_AGENT']._serialized_end=1259
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1261
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1317
-  _globals['_LISTMODELSREQUEST']._serialized_start=1319
-  _globals['_LISTMODELSREQUEST']._serialized_end=1354
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1356
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1391
-  _globals['_LISTHARDWAREREQUEST']._serialized_start=1393
-  _globals['_LISTHARDWAREREQUEST']._serialized_end=1430
-  _globals['_LISTHARDWARERESPONSE']._serialized_start=1432
-  _globals['_LISTHARDWARERESPONSE']._serialized_end=1469
-  _globals['_INGEST']._serialized_start=1471
-  _globals['_INGEST']._serialized_end=1529
-  _globals['_FLEET']._serialized_start=1531
-  _globals['_FLEET']._serialized_end=1610
-  _globals['_CONTROL']._serialized_start=1613
-  _globals['_CONTROL']._serialized_end=2062
+  _globals['_GETCOLLECTORREQUEST']._serialized_start=887
+  _globals['_GETCOLLECTORREQUEST']._serialized_end=908
+  _globals['_COLLECTORINFO']._serialized_start=910
+  _globals['_COLLECTORINFO']._serialized_end=960
+  _globals['_JOB']._serialized_start=962
+  _globals['_JOB']._serialized_end=1031
+  _globals['_SUBMITJOBREQUEST']._serialized_start=1033
+  _globals['_SUBMITJOBREQUEST']._serialized_end=1068
+  _globals['_CANCELJOBREQUEST']._serialized_start=1070
+  _globals['_CANCELJOBREQUEST']._serialized_end=1104
+  _globals['_LISTJOBSREQUEST']._serialized_start=1106
+  _globals['_LISTJOBSREQUEST']._serialized_end=1123
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1125
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1175
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1177
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1196
+  _globals['_AGENT']._serialized_start=1199
+  _globals['_AGENT']._serialized_end=1334
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1336
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1392
+  _globals['_LISTMODELSREQUEST']._serialized_start=1394
+  _globals['_LISTMODELSREQUEST']._serialized_end=1429
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1431
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1466
+  _globals['_LISTHARDWAREREQUEST']._serialized_start=1468
+  _globals['_LISTHARDWAREREQUEST']._serialized_end=1505
+  _globals['_LISTHARDWARERESPONSE']._serialized_start=1507
+  _globals['_LISTHARDWARERESPONSE']._serialized_end=1544
+  _globals['_INGEST']._serialized_start=1546
+  _globals['_INGEST']._serialized_end=1604
+  _globals['_FLEET']._serialized_start=1606
+  _globals['_FLEET']._serialized_end=1685
+  _globals['_CONTROL']._serialized_start=1688
+  _globals['_CONTROL']._serialized_end=2215
 # @@protoc_insertion_point(module_scope)

@@ -103,6 +103,18 @@ class CollectorMessage(_message.Message):
     cancellation: Cancellation
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., cancellation: _Optional[_Union[Cancellation, _Mapping]] = ...) -> None: ...
 
+class GetCollectorRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CollectorInfo(_message.Message):
+    __slots__ = ("version", "sql_port")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SQL_PORT_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    sql_port: int
+    def __init__(self, version: _Optional[str] = ..., sql_port: _Optional[int] = ...) -> None: ...
+
 class Job(_message.Message):
     __slots__ = ("job_id", "request", "status", "error")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,5 @@
+"""`python -m roofleet` is the `roofleet` command."""
+
+from roofleet.main import run
+
+run()

@@ -1,0 +1,114 @@
+"""`analyze`: what a model costs before it runs anywhere, from its trace on `meta`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from roofleet_agent import profiling
+from roofleet_agent.engines.base import ModelRequest, Session, Workload
+from roofleet_agent.engines.transformers import load_config, published_dtype
+from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.registry import find_engine
+from roofleet_agent.rows import table_of
+from roofleet_analysis.costs import Cost, derive_op_costs
+from roofleet_analysis.roofline import lower_bound
+
+if TYPE_CHECKING:
+    from roofleet_agent.tracing import TraceResult
+    from roofleet_analysis.catalogs.hardware import Hardware
+
+
+def analyze(
+    request: ModelRequest, dtype: str, workload: Workload, hardware: Sequence[Hardware]
+) -> dict[str, Any]:
+    """Parameters, FLOPs, bytes and memory of a model, and the least time of its phases on hardware.
+
+    `dtype` may be `auto`: the one the model was published in. `decode` is one token after a cache of the
+    prompt; it is left out where the model has no position for that token.
+    """
+    dtype = _dtype(request, dtype)
+    session, traces = _trace(request, dtype, workload)
+    parameters = list(session.module.parameters())
+    kv_bytes = profiling.kv_bytes_per_token(session, workload)
+    costs = {phase: phase_cost(traced) for phase, traced in traces.items()}
+    result = {
+        "model": request.name,
+        "dtype": dtype,
+        "batch_size": workload.batch_size,
+        "prompt_tokens": session.prompt_tokens,
+        "logits": workload.logits,
+        "parameters": sum(p.numel() for p in parameters),
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in parameters),
+        "kv_bytes_per_token": kv_bytes,
+        "memory": _memory(session, workload, kv_bytes),
+        "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
+        "hardware": [
+            {
+                "name": chip.name,
+                "phases": {
+                    phase: (asdict(bound) if (bound := lower_bound(cost, dtype, chip)) else None)
+                    for phase, (cost, _) in costs.items()
+                },
+            }
+            for chip in hardware
+        ],
+    }
+    session.close()
+    return result
+
+
+def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
+    """The summed cost of a phase, and the names of the ops that have no formula."""
+    rows = profiling.op_rows("analysis", "phase", traced)
+    costs = derive_op_costs(table_of("ops", rows)).to_pylist()
+    known = [row for row in costs if row["is_known"]]
+    total = Cost(**{name: sum(row[name] for row in known) for name in Cost.__dataclass_fields__})
+    unknown = [op["op"] for op, row in zip(rows, costs, strict=True) if not row["is_known"]]
+    return total, unknown
+
+
+def _trace(
+    request: ModelRequest, dtype: str, workload: Workload
+) -> tuple[Session, dict[str, TraceResult]]:
+    engine = find_engine(request)
+    try:
+        # two new tokens: the first from prefill, the second by the one decode step that is analysed
+        return profiling.trace_phases(engine, request, dtype, replace(workload, new_tokens=2))
+    except WorkloadRefused:
+        return profiling.trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
+
+
+def _dtype(request: ModelRequest, wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "fp32" if request.origin == "module" else published_dtype(load_config(request))
+
+
+def _figures(cost: Cost, unknown: list[str]) -> dict[str, Any]:
+    return {
+        "matmul_flops": cost.matmul_flops,
+        "causal_flops": cost.causal_flops,
+        "other_flops": cost.other_flops,
+        "weight_bytes": cost.weight_bytes,
+        "activation_bytes": cost.activation_bytes,
+        "kv_bytes": cost.kv_read_bytes + cost.kv_write_bytes,
+        "unknown_ops": len(unknown),
+        "unknown_op_names": sorted(set(unknown)),
+    }
+
+
+def _memory(session: Session, workload: Workload, kv_bytes: int | None) -> dict[str, int]:
+    """Bytes to hold the model and its workload: weights, the cache when all tokens are there, and the most
+    that is live beside the weights in the first step."""
+    weights = sum(p.numel() * p.element_size() for p in session.module.parameters())
+    tokens = session.prompt_tokens + max(workload.new_tokens - 1, 0)
+    cache = (kv_bytes or 0) * workload.batch_size * tokens
+    first_step = profiling.peak_of_first_step(session)
+    return {
+        "weight_bytes": weights,
+        "kv_cache_bytes": cache,
+        "first_step_peak_bytes": first_step,
+        "total_bytes": weights + max(first_step, cache),
+    }

@@ -1,0 +1,99 @@
+"""SQL to a collector over Arrow Flight SQL, through the stock ADBC driver."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import adbc_driver_flightsql
+import adbc_driver_manager
+import pyarrow as pa
+from adbc_driver_flightsql import dbapi
+
+from roofleet.errors import UserError
+
+_FETCH_TIMEOUT_S = 120.0
+
+
+class ServerAway(ConnectionError):
+    """No collector answers SQL at that address."""
+
+
+class Connection:
+    """A connection to one collector; safe to use from several threads, and it heals by itself."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._local = threading.local()
+
+    def sql(self, query: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """The rows of one statement as a pyarrow.Table.
+
+        Raises UserError with the engine's message for a statement that fails or is refused, ServerAway if
+        the collector does not answer.
+        """
+        for attempt in (1, 2):
+            try:
+                with self._connection().cursor() as cursor:
+                    cursor.execute(query, parameters=tuple(parameters) or None)
+                    return cursor.fetch_arrow_table()
+            except adbc_driver_manager.Error as error:
+                if not _is_away(error):
+                    raise UserError(_message(error)) from None
+                # A collector that was restarted has forgotten this connection's statement: once more.
+                self.close()
+                if attempt == 2:
+                    raise ServerAway(
+                        f"no collector answers SQL at {self.address}. Start one with `roofleet collector`, "
+                        "or name another with --server HOST:PORT"
+                    ) from None
+        raise AssertionError("unreachable")
+
+    def _connection(self) -> Any:
+        found = getattr(self._local, "connection", None)
+        if found is None:
+            options = {
+                adbc_driver_flightsql.DatabaseOptions.TIMEOUT_FETCH.value: str(_FETCH_TIMEOUT_S),
+                adbc_driver_flightsql.DatabaseOptions.TIMEOUT_QUERY.value: str(_FETCH_TIMEOUT_S),
+            }
+            found = dbapi.connect(f"grpc://{self.address}", db_kwargs=options, autocommit=True)
+            self._local.connection = found
+        return found
+
+    def close(self) -> None:
+        """Ends this thread's connection."""
+        found = getattr(self._local, "connection", None)
+        self._local.connection = None
+        if found is not None:
+            found.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(address: str) -> Connection:
+    """A connection to the collector whose Flight SQL listens at `host:port`; it dials at the first query."""
+    return Connection(address)
+
+
+def _is_away(error: Any) -> bool:
+    codes = adbc_driver_manager.AdbcStatusCode
+    return error.status_code in (codes.IO, codes.UNKNOWN) and bool(
+        re.search(r"unavailable|connection refused|connection error|transport|EOF|no such host", str(error), re.I)
+    )
+
+
+def _message(error: Exception) -> str:
+    """The engine's own message, without what the drivers put around it."""
+    text = str(error)
+    text = re.sub(r"^\w+: ", "", text) if text.startswith("INVALID_ARGUMENT: ") else text
+    text = re.sub(r"^\[FlightSQL\] ", "", text)
+    return re.sub(r" \((InvalidArgument|Unauthenticated|Unknown|Internal|[A-Z]\w+); \w+\)$", "", text, flags=re.S)

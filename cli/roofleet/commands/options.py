@@ -1,0 +1,72 @@
+"""Options that several sub-commands share, each defined once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Logits(StrEnum):
+    """Positions prefill computes logits for."""
+
+    last = "last"
+    all = "all"
+
+
+class WeightsChoice(StrEnum):
+    """Where weights come from."""
+
+    random = "random"
+    pretrained = "pretrained"
+
+
+class Dtype(StrEnum):
+    """Types a model runs in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A catalogue name (see `roofleet models`), a hub name owner/name, a local folder, or "
+        "package.module:factory.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences in the batch.")]
+PromptTokens = Annotated[int, typer.Option("--prompt-tokens", min=1, help="Random tokens in each prompt.")]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="Text to use instead; needs the model's tokenizer.")
+]
+NewTokens = Annotated[
+    int, typer.Option("--new-tokens", min=0, help="Tokens to generate: the first by prefill, the rest by decode.")
+]
+LogitsOption = Annotated[
+    Logits, typer.Option("--logits", help="Compute prefill's logits for the last position only, or all.")
+]
+Weights = Annotated[
+    WeightsChoice | None,
+    typer.Option(
+        "--weights",
+        help="Random weights take the same time. Default: random for a catalogue model, its own for others.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Data folder. Default: $ROOFLEET_DATA, else the platform's user data folder.",
+        show_default=False,
+        file_okay=False,
+    ),
+]

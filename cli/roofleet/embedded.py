@@ -1,0 +1,128 @@
+"""Where a run's rows go: a collector over gRPC, or the same ingest path in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from roofleet.errors import UNREACHABLE, UserError, needs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from roofleet_agent.sending.spool import Spool
+
+REACH_S = 3.0
+"""How long a collector has to answer; the caller hears within five seconds."""
+
+
+class Destination(Protocol):
+    """Takes a spool's rows and answers SQL over them."""
+
+    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+        """Stores everything in the spool; what is not stored stays in it."""
+        ...
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Rows of one statement over what is stored."""
+        ...
+
+    def close(self) -> None:
+        """Lets go."""
+        ...
+
+
+class RemoteCollector:
+    """A collector at HOST:PORT; `reachable` says whether it answered when it was first asked."""
+
+    def __init__(self, address: str) -> None:
+        from roofleet_agent.errors import CollectorUnreachable
+        from roofleet_agent.sending.uplink import open_channel, wait_until_ready
+
+        self.address = address
+        self._channel: Any = open_channel(address)
+        self.reachable = True
+        self.why = ""
+        try:
+            wait_until_ready(self._channel, address, REACH_S)
+        except CollectorUnreachable as error:
+            self.reachable, self.why = False, str(error)
+
+    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+        """See Destination.deliver; CollectorUnreachable if the collector does not answer."""
+        from roofleet_agent.sending.uplink import Uplink, wait_until_ready
+
+        wait_until_ready(self._channel, self.address, REACH_S)
+        Uplink(spool, self._channel).drain(30.0, sent=sent)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """See Destination.query; the collector says where its SQL is."""
+        from roofleet.client import connect
+        from roofleet_proto.records import Filter
+        from roofleet_proto.services import GET_COLLECTOR
+
+        info = GET_COLLECTOR.client(self._channel)(Filter(), timeout=REACH_S)
+        host = self.address.rpartition(":")[0]
+        with connect(f"{host}:{info.sql_port}") as connection:
+            return connection.sql(sql, parameters)
+
+    def close(self) -> None:
+        """See Destination.close."""
+        self._channel.close()
+
+
+class EmbeddedCollector:
+    """The collector's ingest and store in this process, on a data folder nobody else holds."""
+
+    def __init__(self, folder: Path) -> None:
+        needs("collector", "duckdb")
+        from roofleet_collector.ingest import Ingest
+        from roofleet_collector.store import DuckDBStore
+
+        self._store = DuckDBStore(folder)
+        self._ingest = Ingest(self._store)
+
+    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+        """See Destination.deliver."""
+        while batches := spool.pending():
+            for batch in batches:
+                try:
+                    self._ingest.take(batch).result()
+                except ValueError as error:
+                    spool.set_aside(batch.sequence, str(error))
+                else:
+                    spool.acknowledge([batch.sequence])
+                sent(1)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """See Destination.query."""
+        return self._store.query(sql, parameters).read_all()
+
+    def close(self) -> None:
+        """See Destination.close."""
+        self._store.close()
+
+
+def open_destination(collector: str | None, folder: Path) -> RemoteCollector | EmbeddedCollector:
+    """The collector named, else the one that holds the folder, else one in this process."""
+    if collector is not None:
+        return RemoteCollector(collector)
+    from roofleet_collector.service import running_collector
+
+    running = running_collector(folder)
+    if running is not None:
+        remote = RemoteCollector(running.grpc)
+        if remote.reachable:
+            return remote
+        remote.close()
+    return EmbeddedCollector(folder)
+
+
+def kept(folder: Path, why: str) -> UserError:
+    """The error of a run that was measured and not delivered."""
+    return UserError(
+        f"{why}\nThe run is kept in {folder / 'spool.sqlite'} and sent by the next `roofleet agent` or "
+        "`roofleet profile` that uses this folder and reaches a collector",
+        UNREACHABLE,
+    )

@@ -1,0 +1,62 @@
+"""What the command line reports in one line, and the exit status that goes with it.
+
+    0    done
+    1    it failed, for a reason that is not the caller's
+    2    the caller's mistake: a name, an option, a statement, a port in use
+    3    the collector does not answer; what was measured is kept
+    130  interrupted
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import NoReturn
+
+FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+class UserError(Exception):
+    """The caller's mistake: the message says what was given, what was expected and what to do."""
+
+    def __init__(self, message: str, status: int = USAGE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# Errors of the parts that are the caller's to mend. Named, so that reporting an error of one part does not
+# import the others.
+_USERS = {
+    "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
+    "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse"),
+}
+_UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.client": ("ServerAway",)}
+
+
+def status_of(error: BaseException) -> int | None:
+    """The exit status of an error that is reported in one line; None for one that is a fault of ours."""
+    if isinstance(error, UserError):
+        return error.status
+    for kinds, status in ((_USERS, USAGE), (_UNREACHABLE, UNREACHABLE)):
+        for module, names in kinds.items():
+            if any(k.__module__ == module and k.__name__ in names for k in type(error).__mro__):
+                return status
+    return None
+
+
+def needs(extra: str, module: str) -> None:
+    """UserError with the install command if a part's libraries are not installed."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"this needs {error.name}, which is not installed: pip install 'roofleet[{extra}]'"
+        ) from None
+
+
+def fail(message: str, status: int = USAGE) -> NoReturn:
+    """Raises a UserError."""
+    raise UserError(message, status)
+
+
+Reporter = Callable[[str], None]

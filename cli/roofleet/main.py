@@ -1,0 +1,68 @@
+"""The `roofleet` command: its sub-commands, and errors in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import roofleet
+from roofleet.commands import analyze, catalogs, demo, profile, serve, sql
+from roofleet.errors import FAILED, INTERRUPTED, status_of
+
+app = typer.Typer(
+    name="roofleet",
+    help="See where every layer of a language model spends its time, on every machine a team owns.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"roofleet {roofleet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("profile", rich_help_panel="One machine")(profile.profile)
+app.command("analyze", rich_help_panel="One machine")(analyze.analyze)
+app.command("demo", rich_help_panel="One machine")(demo.demo)
+app.command("collector", rich_help_panel="A fleet")(serve.collector)
+app.command("agent", rich_help_panel="A fleet")(serve.agent)
+app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)
+app.command("sql", rich_help_panel="Asking")(sql.sql)
+app.command("models", rich_help_panel="Asking")(catalogs.models)
+app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
+
+
+def run() -> None:
+    """What the console script calls: a user's mistake is one line, and the status says what it was."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:
+        status = status_of(error)
+        if status is None or os.environ.get("ROOFLEET_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(status)

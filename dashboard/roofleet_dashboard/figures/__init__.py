@@ -1,0 +1,1 @@
+"""Figures and elements from rows: rows in, drawing out; no SQL, no callbacks, no files."""

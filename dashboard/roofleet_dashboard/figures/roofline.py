@@ -1,0 +1,300 @@
+"""The roofline chart: what runs reach, against what devices allow, on two logarithmic axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from roofleet_analysis import units
+from roofleet_analysis.catalogs.hardware import Hardware
+from roofleet_dashboard.figures.palette import OKABE_ITO, SYMBOLS, Theme
+
+__all__ = ["DeviceRoofs", "Roof", "Series", "drawable", "hardware_roofs", "measured_roofs", "roofline_figure"]
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """One ceiling: FLOP/s for a dtype, or bytes/s of a memory level."""
+
+    kind: str
+    name: str
+    per_s: float
+    source_kind: str
+    source: str
+
+
+@dataclass(frozen=True)
+class DeviceRoofs:
+    """The ceilings of one device or catalogue entry."""
+
+    title: str
+    roofs: tuple[Roof, ...]
+
+    def dtypes(self) -> list[str]:
+        """The dtypes it has compute roofs for."""
+        return sorted({roof.name for roof in self.roofs if roof.kind == "compute"})
+
+
+@dataclass(frozen=True)
+class Series:
+    """The points of one phase of one run: rows of roofline_points, the model's own among them."""
+
+    label: str
+    rows: tuple[Row, ...]
+    shape: int
+    """Number of the run among those shown: it decides the symbol."""
+
+
+def measured_roofs(title: str, rows: Sequence[Row]) -> DeviceRoofs:
+    """Roofs from rows of roofline_roofs, all of one device."""
+    return DeviceRoofs(
+        title,
+        tuple(
+            Roof(
+                row["kind"],
+                (row["dtype"] if row["kind"] == "compute" else row["memory_level"]) or "memory",
+                row["flops_per_s"] if row["kind"] == "compute" else row["bytes_per_s"],
+                row["source_kind"],
+                row["source"],
+            )
+            for row in rows
+        ),
+    )
+
+
+def hardware_roofs(entry: Hardware) -> DeviceRoofs:
+    """Roofs of a catalogue entry: its datasheet's."""
+    compute = [
+        Roof("compute", dtype, best.flops_per_s, "datasheet", best.source)
+        for dtype in sorted({roof.dtype for roof in entry.compute})
+        if (best := entry.compute_roof(dtype)) is not None
+    ]
+    memory = Roof("memory", entry.memory_level, entry.memory_bytes_per_s, "datasheet", entry.memory_source)
+    return DeviceRoofs(entry.title, (*compute, memory))
+
+
+def drawable(row: Row) -> bool:
+    """Whether a point has a place on logarithmic axes."""
+    return all((row[axis] or 0) > 0 for axis in ("arithmetic_intensity", "achieved_flops_per_s"))
+
+
+def roofline_figure(
+    series: Sequence[Series], devices: Sequence[DeviceRoofs], dtypes: Sequence[str], theme: Theme
+) -> go.Figure:
+    """The chart. Compute roofs are drawn for `dtypes` only; a click on a point gives its `customdata`:
+    run id, phase, level, name."""
+    figure = go.Figure()
+    low, high = _span(series, devices, dtypes)
+    for number, device in enumerate(devices):
+        _add_roofs(figure, device, dtypes, low, high, theme.roofs[number % len(theme.roofs)])
+    for number, one in enumerate(series):
+        _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme)
+    _style(figure, low, high, theme)
+    return figure
+
+
+def _span(
+    series: Sequence[Series], devices: Sequence[DeviceRoofs], dtypes: Sequence[str]
+) -> tuple[float, float]:
+    """The range of the horizontal axis: every point, and every ridge with room for its roof."""
+    seen = [row["arithmetic_intensity"] for one in series for row in one.rows if drawable(row)]
+    for device in devices:
+        for memory, computes in _pairs(device, dtypes):
+            seen += [compute.per_s / memory.per_s for compute in computes if memory]
+    if not seen:
+        return 0.1, 1000.0
+    return min(min(seen) / 3, 0.3), max(max(seen) * 6, 30.0)
+
+
+def _pairs(device: DeviceRoofs, dtypes: Sequence[str]) -> list[tuple[Roof, list[Roof]]]:
+    """Each memory roof with the compute roofs it leads up to: those from the same kind of source, and those
+    that have no memory roof of their own kind."""
+    memories = [roof for roof in device.roofs if roof.kind == "memory"]
+    kinds = {roof.source_kind for roof in memories}
+    pairs = []
+    for memory in memories:
+        computes = [
+            roof
+            for roof in device.roofs
+            if roof.kind == "compute"
+            and roof.name in dtypes
+            and (roof.source_kind == memory.source_kind or roof.source_kind not in kinds)
+        ]
+        pairs.append((memory, computes))
+    return pairs
+
+
+def _add_roofs(
+    figure: go.Figure, device: DeviceRoofs, dtypes: Sequence[str], low: float, high: float, colour: str
+) -> None:
+    for memory, computes in _pairs(device, dtypes):
+        ridges = [compute.per_s / memory.per_s for compute in computes]
+        end = max(ridges, default=high)
+        xs = _steps(low, end)
+        name = f"{device.title} · {memory.name} {units.bandwidth_text(memory.per_s)} ({memory.source_kind})"
+        figure.add_trace(
+            _line(name, xs, [x * memory.per_s for x in xs], colour, memory, device)
+        )
+        for compute, ridge in zip(computes, ridges, strict=True):
+            xs = _steps(ridge, high)
+            rate = units.rate_text(compute.per_s, "FLOP/s")
+            name = f"{device.title} · {compute.name} {rate} ({compute.source_kind})"
+            line = _line(name, xs, [compute.per_s] * len(xs), colour, compute, device)
+            line.update(
+                mode="lines+text",
+                text=[""] * (len(xs) - 1) + [f"{compute.name} · {rate}"],
+                textposition="top left",
+                textfont={"color": colour, "size": 11},
+            )
+            figure.add_trace(line)
+            figure.add_trace(_ridge(device, compute, ridge, colour, line.legendgroup))
+
+
+def _line(
+    name: str, xs: list[float], ys: list[float], colour: str, roof: Roof, device: DeviceRoofs
+) -> go.Scatter:
+    what = (
+        units.rate_text(roof.per_s, "FLOP/s")
+        if roof.kind == "compute"
+        else units.bandwidth_text(roof.per_s)
+    )
+    return go.Scatter(
+        x=xs,
+        y=ys,
+        mode="lines",
+        name=name,
+        legendgroup=name,
+        line={"color": colour, "width": 2, "dash": "solid" if roof.source_kind == "measured" else "dash"},
+        hovertemplate=f"<b>{device.title}</b><br>{roof.kind} roof, {roof.name}: {what}"
+        f"<br>{roof.source_kind}: {_wrapped(roof.source)}<extra></extra>",
+    )
+
+
+def _ridge(device: DeviceRoofs, compute: Roof, ridge: float, colour: str, group: str) -> go.Scatter:
+    return go.Scatter(
+        x=[ridge],
+        y=[compute.per_s],
+        mode="markers",
+        name=f"ridge {compute.name}",
+        legendgroup=group,
+        showlegend=False,
+        marker={"symbol": "diamond-open", "size": 9, "color": colour, "line": {"width": 2}},
+        hovertemplate=f"<b>{device.title}</b><br>ridge point of {compute.name}: "
+        f"{units.intensity_text(ridge)}<br>left of it memory binds, right of it compute<extra></extra>",
+    )
+
+
+def _add_points(figure: go.Figure, series: Series, colour: str, theme: Theme) -> None:
+    for is_model in (False, True):
+        rows = [row for row in series.rows if (row["level"] == "model") == is_model and drawable(row)]
+        if not rows:
+            continue
+        shares = [row["share_of_phase"] or 0.0 for row in rows]
+        labelled = not is_model and rows[0]["level"] == "role"
+        figure.add_trace(
+            go.Scatter(
+                x=[row["arithmetic_intensity"] for row in rows],
+                y=[row["achieved_flops_per_s"] for row in rows],
+                mode="markers+text" if labelled else "markers",
+                text=[row["name"] if share >= 0.01 else "" for row, share in zip(rows, shares, strict=True)]
+                if labelled
+                else None,
+                textposition="middle right",
+                textfont={"size": 11, "color": theme.text},
+                name=f"{series.label} · whole model" if is_model else series.label,
+                marker={
+                    "symbol": "star" if is_model else SYMBOLS[series.shape % len(SYMBOLS)],
+                    "color": colour,
+                    "size": 18 if is_model else [_size(share) for share in shares],
+                    "opacity": 1.0 if is_model else 0.8,
+                    "line": {"width": 1.2, "color": theme.text if is_model else theme.surface},
+                },
+                customdata=[[row["run_id"], row["phase"], row["level"], row["name"]] for row in rows],
+                hovertext=[_hover(series.label, row) for row in rows],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+        )
+
+
+def _hover(label: str, row: Row) -> str:
+    return "<br>".join(
+        (
+            f"<b>{row['name']}</b>" + (f" ({row['role']})" if row["level"] == "layer" else ""),
+            label,
+            f"intensity {units.intensity_text(row['arithmetic_intensity'])}",
+            f"achieved {units.rate_text(row['achieved_flops_per_s'], 'FLOP/s')} of "
+            f"{units.rate_text(row['attainable_flops_per_s'], 'FLOP/s')} attainable "
+            f"({units.percent_text(row['roofline_fraction'])})",
+            f"time {units.time_text(row['time_ns'])}, {units.percent_text(row['share_of_phase'])} of the phase",
+            f"work {units.flops_text(row['flops'])}, moved {units.traffic_text(row['bytes'])}",
+            f"bound by {row['bound'] or 'nothing known'}",
+        )
+    )
+
+
+def _size(share: float) -> float:
+    """Diameter in pixels; the area goes with the share of time."""
+    return max(7.0, min(40.0, 44.0 * math.sqrt(share)))
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Points along a line, close enough that one is near wherever the pointer is."""
+    if high <= low:
+        return [low, low]
+    return [low * (high / low) ** (step / 40) for step in range(41)]
+
+
+def _wrapped(text: str, width: int = 60) -> str:
+    """Long sources in lines that fit a small screen."""
+    return "<br>".join(text[place : place + width] for place in range(0, len(text), width))
+
+
+def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
+    entries = sum(trace.showlegend is not False for trace in figure.data)
+    axis = {"type": "log", "gridcolor": theme.grid, "zeroline": False, "linecolor": theme.faint, "ticks": "outside"}
+    figure.update_layout(
+        height=480 + 24 * entries,
+        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": theme.text, "size": 12},
+        hoverlabel={"align": "left"},
+        legend={
+            "orientation": "v",
+            "x": 0,
+            "xanchor": "left",
+            "y": -90 / 480,
+            "yanchor": "top",
+            "itemsizing": "constant",
+            "font": {"size": 12},
+        },
+        hovermode="closest",
+        uirevision="roofline",
+        dragmode="pan",
+    )
+    highs = [max(trace.y) for trace in figure.data if len(trace.y)]
+    lows = [min(trace.y) for trace in figure.data if trace.mode and "markers" in trace.mode and len(trace.y)]
+    top, bottom = max(highs, default=1e12) * 4, min(lows, default=1e9) / 4
+    figure.update_xaxes(
+        **axis, **_ticks(low, high, ""), title="Arithmetic intensity (FLOP/byte)",
+        range=[math.log10(low), math.log10(high)],
+    )  # fmt: skip
+    figure.update_yaxes(
+        **axis, **_ticks(bottom, top, ""), title="Achieved (FLOP/s)", automargin=True,
+        range=[math.log10(bottom), math.log10(top)],
+    )  # fmt: skip
+
+
+def _ticks(low: float, high: float, unit: str) -> dict[str, Any]:
+    """A tick at each power of ten, well beyond the range so that panning finds some."""
+    powers = range(math.floor(math.log10(low)) - 3, math.ceil(math.log10(high)) + 4)
+    return {
+        "tickvals": [10.0**power for power in powers],
+        "ticktext": [units.tick_text(10.0**power, unit) if power >= 0 else f"{10.0**power:g}" for power in powers],
+    }
