@@ -44,7 +44,7 @@ _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
 
 _DIVISORS = {
-    "ns": 1.0, "µs": 1e3, "ms": 1e6, "s": 1e9,
+    "": 1.0, "ns": 1.0, "µs": 1e3, "ms": 1e6, "s": 1e9,
     "MiB": 2.0**20, "GiB": 2.0**30,
     "GFLOP": 1e9, "GFLOP/s": 1e9, "TFLOP/s": 1e12, "GB": 1e9, "GB/s": 1e9,
     "M": 1e6, "%": 0.01, "J": 1.0, "mJ": 1e-3,
@@ -198,7 +198,7 @@ def tick_text(n: Number, unit: str) -> str:
 def in_unit(n: Number, unit: str) -> float | None:
     """A base value as a number in a larger unit, to four digits, for columns whose head names the unit.
 
-    The units are ns, µs, ms, s, MiB, GiB, GFLOP, GFLOP/s, TFLOP/s, GB, GB/s, M (millions), %, J and mJ;
+    The units are the empty one, ns, µs, ms, s, MiB, GiB, GFLOP, GFLOP/s, TFLOP/s, GB, GB/s, M (millions), %, J and mJ;
     KeyError for another.
     """
     divisor = _DIVISORS[unit]

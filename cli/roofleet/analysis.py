@@ -69,9 +69,7 @@ def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     return total, unknown
 
 
-def _trace(
-    request: ModelRequest, dtype: str, workload: Workload
-) -> tuple[Session, dict[str, TraceResult]]:
+def _trace(request: ModelRequest, dtype: str, workload: Workload) -> tuple[Session, dict[str, TraceResult]]:
     engine = find_engine(request)
     try:
         # two new tokens: the first from prefill, the second by the one decode step that is analysed

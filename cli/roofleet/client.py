@@ -85,15 +85,10 @@ def connect(address: str) -> Connection:
 
 
 def _is_away(error: Any) -> bool:
-    codes = adbc_driver_manager.AdbcStatusCode
-    return error.status_code in (codes.IO, codes.UNKNOWN) and bool(
-        re.search(r"unavailable|connection refused|connection error|transport|EOF|no such host", str(error), re.I)
-    )
+    return bool(error.status_code == adbc_driver_manager.AdbcStatusCode.IO)
 
 
 def _message(error: Exception) -> str:
-    """The engine's own message, without what the drivers put around it."""
-    text = str(error)
-    text = re.sub(r"^\w+: ", "", text) if text.startswith("INVALID_ARGUMENT: ") else text
-    text = re.sub(r"^\[FlightSQL\] ", "", text)
-    return re.sub(r" \((InvalidArgument|Unauthenticated|Unknown|Internal|[A-Z]\w+); \w+\)$", "", text, flags=re.S)
+    """The engine's own message, without what the driver puts around it."""
+    text = re.sub(r"^[A-Z_]+: \[FlightSQL\] ", "", str(error))
+    return re.sub(r"\. Detail: \w+ \(\w+; .*\)$", "", text, flags=re.DOTALL)

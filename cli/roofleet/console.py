@@ -15,7 +15,9 @@ def out() -> Console:
     """Standard output; colours only on a terminal, and piped text is never wrapped."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(
+        width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=not sys.stdout.isatty()
+    )
 
 
 def err() -> Console:
@@ -25,7 +27,9 @@ def err() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def table(title: str | None, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Any:
+def table(
+    title: str | None, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+) -> Any:
     """A table; the columns numbered in `right` are set to the right."""
     from rich import box
     from rich.table import Table

@@ -1,10 +1,10 @@
 """What the command line reports in one line, and the exit status that goes with it.
 
-    0    done
-    1    it failed, for a reason that is not the caller's
-    2    the caller's mistake: a name, an option, a statement, a port in use
-    3    the collector does not answer; what was measured is kept
-    130  interrupted
+0    done
+1    it failed, for a reason that is not the caller's
+2    the caller's mistake: a name, an option, a statement, a port in use
+3    the collector does not answer; what was measured is kept
+130  interrupted
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ def data_folder(given: Path | None) -> Path:
     if given is not None:
         return given.expanduser()
     named = os.environ.get("ROOFLEET_DATA")
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("roofleet", appauthor=False))
+    return (
+        Path(named).expanduser() if named else Path(platformdirs.user_data_dir("roofleet", appauthor=False))
+    )
 
 
 def address(text: str) -> tuple[str, int]:

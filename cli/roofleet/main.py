@@ -64,5 +64,6 @@ def run() -> None:
         status = status_of(error)
         if status is None or os.environ.get("ROOFLEET_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        # an OSError puts its number before its text
+        print(f"error: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         sys.exit(status)

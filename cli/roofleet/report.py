@@ -30,12 +30,13 @@ def run_row(query: Query, run_id: str) -> dict[str, Any]:
 
 def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     """The slowest layers of a run by their own time, over all steps of an iteration."""
-    return query(
+    layers: list[dict[str, Any]] = query(
         "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction "
         "FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
         "ORDER BY l.self_ns * p.steps DESC NULLS LAST, l.path LIMIT ?",
         (run_id, SLOWEST),
     ).to_pylist()
+    return layers
 
 
 def print_run(console: Console, query: Query, run_id: str) -> None:

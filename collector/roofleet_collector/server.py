@@ -134,14 +134,12 @@ class GrpcServer:
 class Catalogs:
     """What Control lists; a class so that the server knows no catalogue."""
 
-    def __init__(
-        self, models: Callable[[str], list[str]], hardware: Callable[[str], list[str]]
-    ) -> None:
+    def __init__(self, models: Callable[[str], list[str]], hardware: Callable[[str], list[str]]) -> None:
         self.models, self.hardware = models, hardware
 
 
 async def _refuse(context: Any, error: RejectedBatch | MalformedMessage) -> None:
-    trailing = ()
+    trailing: tuple[tuple[str, str], ...] = ()
     if isinstance(error, RejectedBatch):
         trailing = (
             (services.REJECTED_EPOCH, str(error.batch.epoch)),

@@ -12,7 +12,15 @@ from roofleet_agent.devices.base import DeviceInfo, Reading
 
 # Where drivers show themselves. Without any of these torch, which takes a second and 200 MB to import, is
 # not asked.
-_TRACES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/accel", "/dev/dri", "/dev/dxg", "/dev/davinci0")
+_TRACES = (
+    "/dev/nvidiactl",
+    "/dev/nvidia0",
+    "/dev/kfd",
+    "/dev/accel",
+    "/dev/dri",
+    "/dev/dxg",
+    "/dev/davinci0",
+)
 
 
 def discover(*, wake: bool = True) -> list[AcceleratorDevice]:
@@ -69,7 +77,7 @@ class AcceleratorDevice:
         if self._nvml is not None:
             return self._nvml.read()
         why = "only NVIDIA's driver is asked for it as yet"
-        missing = {name: why for name in ("utilization", "power_w", "clock_hz", "temperature_c")}
+        missing = dict.fromkeys(("utilization", "power_w", "clock_hz", "temperature_c"), why)
         return Reading(memory_used_bytes=self._memory_used(missing), unavailable=missing)
 
     def _memory_used(self, missing: dict[str, str]) -> int | None:

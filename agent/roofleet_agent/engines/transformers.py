@@ -53,8 +53,8 @@ class TransformersEngine:
 class TransformersSession:
     """Implements Session on a Hugging Face model."""
 
-    def __init__(self, model: nn.Module, task: str, prompt: torch.Tensor, workload: Workload) -> None:
-        self.module = model
+    def __init__(self, model: Any, task: str, prompt: torch.Tensor, workload: Workload) -> None:
+        self.module: nn.Module = model
         self.task = task
         self.config_json: str | None = model.config.to_json_string()
         self.prompt_tokens = int(prompt.shape[1])
@@ -120,9 +120,7 @@ class TransformersSession:
 
     def _run(self, ids: torch.Tensor, kept: int) -> None:
         with torch.inference_mode():
-            out = self.module(
-                input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=kept
-            )
+            out = self.module(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=kept)
         self._logits = out.logits
 
     def _advance(self) -> None:

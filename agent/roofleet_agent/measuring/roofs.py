@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 ROUNDS = 5
-_LONGEST_S = 1.0
+MEASURE_S = 0.5
+_LONGEST_S = 0.25
 """Products grow until the next would take longer: a dtype that is emulated is measured on small ones."""
 
 
@@ -27,7 +28,9 @@ class MeasuredRoof:
     measured_at: datetime
 
 
-def measure_roofs(device: torch.device, *, done: Callable[[str], None] = lambda _: None) -> list[MeasuredRoof]:
+def measure_roofs(
+    device: torch.device, *, done: Callable[[str], None] = lambda _: None
+) -> list[MeasuredRoof]:
     """The best of a few rounds of each kernel; `done` hears the name of each roof.
 
     A roof is the most the device was seen to do, through the library the models use, with the threads they
@@ -46,18 +49,16 @@ def measure_roofs(device: torch.device, *, done: Callable[[str], None] = lambda 
 
 def _matmul(device: torch.device, dtype: torch.dtype, name: str) -> MeasuredRoof | None:
     sizes = (512, 1024, 2048) if device.type == "cpu" else (2048, 4096, 8192)
-    rate, at = 0.0, 0
-    for size in sizes:
-        try:
-            seconds = _best(device, _product(device, dtype, size))
-        except (RuntimeError, NotImplementedError):
-            return None  # the backend has no product for this dtype: then it has no roof for it either
-        if 2 * size**3 / seconds > rate:
-            rate, at = 2 * size**3 / seconds, size
-        if 8 * seconds > _LONGEST_S:
-            break
-    source = f"torch.mm of {at} x {at} {name} matrices, best of {ROUNDS}{_threads(device)}"
-    return MeasuredRoof("compute", name, rate, None, source, datetime.now(UTC))
+    try:
+        for size in sizes:
+            product = _product(device, dtype, size)
+            if 8 * _best(device, product, rounds=1, budget_s=0) > _LONGEST_S:
+                break
+        seconds = _best(device, product)
+    except (RuntimeError, NotImplementedError):
+        return None  # the backend has no product for this dtype: then it has no roof for it either
+    source = f"torch.mm of {size} x {size} {name} matrices, best of several{_threads(device)}"
+    return MeasuredRoof("compute", name, 2 * size**3 / seconds, None, source, datetime.now(UTC))
 
 
 def _product(device: torch.device, dtype: torch.dtype, size: int) -> Callable[[], Any]:
@@ -73,7 +74,7 @@ def _bandwidth(device: torch.device) -> MeasuredRoof:
     target = torch.empty_like(source)
     rows = source.view(-1, 8192)
     vector = torch.ones(8192, device=device)
-    kernels = {
+    kernels: dict[str, tuple[Callable[[], Any], int]] = {
         "copy": (lambda: target.copy_(source), 2),
         "sum": (source.sum, 1),
         "matrix-vector product": (lambda: torch.mv(rows, vector), 1),
@@ -82,7 +83,7 @@ def _bandwidth(device: torch.device) -> MeasuredRoof:
         name: passes * elements * 4 / _best(device, kernel) for name, (kernel, passes) in kernels.items()
     }
     best = max(rates, key=lambda name: rates[name])
-    text = f"fp32 {best} over {elements * 4 // 2**20} MiB, best of {ROUNDS}{_threads(device)}"
+    text = f"fp32 {best} over {elements * 4 // 2**20} MiB, best of several{_threads(device)}"
     return MeasuredRoof("memory", None, None, rates[best], text, datetime.now(UTC))
 
 
@@ -90,7 +91,9 @@ def _threads(device: torch.device) -> str:
     return f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
 
 
-def _best(device: torch.device, kernel: Callable[[], Any]) -> float:
+def _best(
+    device: torch.device, kernel: Callable[[], Any], rounds: int = ROUNDS, budget_s: float = MEASURE_S
+) -> float:
     """Shortest time of a call in seconds, after one that is not counted."""
 
     def once() -> float:
@@ -102,4 +105,9 @@ def _best(device: torch.device, kernel: Callable[[], Any]) -> float:
 
     with torch.inference_mode():
         once()
-        return min(once() for _ in range(ROUNDS))
+        # A few rounds, and more where they are short: on a busy machine one of many meets no other work.
+        end = time.perf_counter() + budget_s
+        best = min(once() for _ in range(rounds))
+        while time.perf_counter() < end:
+            best = min(best, once())
+        return best

@@ -139,8 +139,6 @@ def _fitting(table: str, rows: pa.Table) -> list[tuple[pa.Table, bytes]]:
     if len(data) <= MAX_BATCH_BYTES:
         return [(rows, data)]
     if rows.num_rows == 1:
-        raise ValueError(
-            f"one row of {table} takes {len(data)} bytes; a message holds {MAX_BATCH_BYTES}: it cannot be sent"
-        )
+        raise ValueError(f"one row of {table} takes {len(data)} bytes and a message holds {MAX_BATCH_BYTES}")
     half = rows.num_rows // 2
     return _fitting(table, rows.slice(0, half)) + _fitting(table, rows.slice(half))

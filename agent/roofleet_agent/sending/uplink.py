@@ -59,9 +59,7 @@ class Uplink:
         self._stopping.set()
         self._spool.wait(0)
 
-    def drain(
-        self, timeout_s: float, *, sent: Callable[[int], None] = lambda count: None
-    ) -> None:
+    def drain(self, timeout_s: float, *, sent: Callable[[int], None] = lambda count: None) -> None:
         """Sends everything in the spool and returns when it is empty.
 
         `sent` hears how many batches were acknowledged. Raises CollectorUnreachable if the collector goes
@@ -97,9 +95,7 @@ class Uplink:
                 self._stopping.wait(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
 
-    def _stream(
-        self, window: int, *, follow: bool, sent: Callable[[int], None] = lambda count: None
-    ) -> int:
+    def _stream(self, window: int, *, follow: bool, sent: Callable[[int], None] = lambda count: None) -> int:
         """One Push stream; returns how many batches were acknowledged on it."""
         credit = threading.Semaphore(window)
         ended = threading.Event()

@@ -32,6 +32,10 @@ DTYPE_NAMES = {
 }
 
 
+_BOOKKEEPING = frozenset({"aten::lift_fresh", "aten::detach", "aten::detach_", "aten::alias"})
+"""Torch's own housekeeping, which differs between devices and neither computes nor moves anything."""
+
+
 @dataclass(frozen=True)
 class TracedTensor:
     """One operand: `role` is `weight`, `kv` or `activation`; `bytes` covers broadcast dimensions once."""
@@ -162,8 +166,8 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func.namespace == "prim":
+        result = _laid_out_as_real(func, func(*args, **kwargs))
+        if func.namespace == "prim" or func._schema.name in _BOOKKEEPING:
             return result
         inputs = [self._operand(t) for t in _tensors((args, kwargs))]
         outputs = [self._operand(t) for t in _tensors(result)]
@@ -218,6 +222,14 @@ class _Recorder(TorchDispatchMode):
         if address not in self._roles and address not in self._producer:
             self._alive.append(storage)
         return address
+
+
+def _laid_out_as_real(func: Any, result: Any) -> Any:
+    """On `meta` attention answers in another memory layout than fused kernels do, [b, s, h, d], and the
+    reshape that follows would be counted as a copy that no device makes."""
+    if func._schema.name == "aten::scaled_dot_product_attention" and result.is_meta:
+        return result.transpose(1, 2).contiguous().transpose(1, 2)
+    return result
 
 
 def covered_bytes(tensor: torch.Tensor) -> int:

@@ -14,8 +14,8 @@ for _name in (
     "_reshape_alias", "_to_copy", "_unsafe_view", "arange", "broadcast_tensors", "clone", "constant_pad_nd",
     "contiguous", "dropout", "flatten", "flip", "full", "full_like", "lift_fresh", "masked_select",
     "new_ones", "new_full", "new_zeros", "nonzero", "ones", "ones_like", "pad", "repeat",
-    "repeat_interleave", "reshape", "roll", "scalar_tensor", "stack", "tile", "to", "type_as", "view_as_complex",
-    "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float", "unfold", "expand",
+    "repeat_interleave", "reshape", "roll", "scalar_tensor", "stack", "tile", "to", "type_as",
+    "view_as_complex", "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float", "unfold", "expand",
     "split", "chunk", "view", "slice", "select", "hstack", "vstack", "meshgrid", "polar",
 ):  # fmt: skip
     FORMULAS[f"aten.{_name}"] = _moves
@@ -23,11 +23,13 @@ for _name in (
 # Nothing is written until somebody fills it, or nothing at all happens.
 for _name in ("empty", "empty_like", "new_empty", "empty_strided", "alias", "detach", "detach_", "lift"):
     FORMULAS[f"aten.{_name}"] = lambda op: Work(
-        read={i: 0 for i in range(len(op.inputs))}, written={i: 0 for i in range(len(op.outputs))}
+        read=dict.fromkeys(range(len(op.inputs)), 0), written=dict.fromkeys(range(len(op.outputs)), 0)
     )
 
 
-@formula("aten.embedding", "aten.gather", "aten.index", "aten.index_select", "aten.take_along_dim", "aten.take")
+@formula(
+    "aten.embedding", "aten.gather", "aten.index", "aten.index_select", "aten.take_along_dim", "aten.take"
+)
 def gather(op: Op) -> Work:
     # Of the table only what is picked is read: as much as comes out, or all of it if that is less.
     table, out = op.inputs[0], op.outputs[0]

@@ -76,5 +76,6 @@ def grouped_mm(op: Op) -> Work:
     experts = w.shape[0]
     touched = experts * (1 - (1 - 1 / experts) ** a.shape[0])
     return Work(
-        matmul_flops=2 * a.elements * out.shape[-1], read={1: min(w.bytes, round(w.bytes * touched / experts))}
+        matmul_flops=2 * a.elements * out.shape[-1],
+        read={1: min(w.bytes, round(w.bytes * touched / experts))},
     )

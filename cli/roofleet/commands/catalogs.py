@@ -26,9 +26,7 @@ def models(filter: Filter = "", json_output: Json = False) -> None:
         keys = ("name", "aliases", "task", "parameters", "source", "licence")
         print(json.dumps([{key: getattr(model, key) for key in keys} for model in found], indent=2))
         return
-    rows = [
-        [m.name, count_text(m.parameters), m.task, str(m.config["model_type"]), m.hub_id] for m in found
-    ]
+    rows = [[m.name, count_text(m.parameters), m.task, str(m.config["model_type"]), m.hub_id] for m in found]
     out().print(table(None, ["model", "parameters", "task", "architecture", "hub name"], rows, right=[1]))
     if not found:
         raise typer.Exit(1)
@@ -51,7 +49,10 @@ def hardware(filter: Filter = "", json_output: Json = False) -> None:
         roofs = {dtype: h.compute_roof(dtype) for dtype in ("fp32", "bf16", "fp16", "fp8", "int8")}
         rows.append(
             [h.name, h.title, h.kind, capacity_text(h.memory_bytes), bandwidth_text(h.memory_bytes_per_s)]
-            + [rate_text(r.flops_per_s, "OP/s" if d == "int8" else "FLOP/s") if r else "–" for d, r in roofs.items()]
+            + [
+                rate_text(r.flops_per_s, "OP/s" if d == "int8" else "FLOP/s") if r else "–"
+                for d, r in roofs.items()
+            ]
         )
     headers = ["hardware", "title", "kind", "memory", "bandwidth", "fp32", "bf16", "fp16", "fp8", "int8"]
     out().print(table(None, headers, rows, right=range(3, 10)))

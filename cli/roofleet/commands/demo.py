@@ -34,15 +34,16 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="End after the summaries; so it does without a terminal.")
     ] = False,
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder for the demo's data.", file_okay=False)
-    ] = Path(".demo"),
-    again: Annotated[bool, typer.Option("--again", help="Profile even if the folder holds the runs.")] = False,
+    data: Annotated[Path, typer.Option("--data", help="Folder for the demo's data.", file_okay=False)] = Path(
+        ".demo"
+    ),
+    again: Annotated[
+        bool, typer.Option("--again", help="Profile even if the folder holds the runs.")
+    ] = False,
 ) -> None:
     """Start a collector, a dashboard and an agent here, profile two models, and show the results."""
     for extra, module in (("agent", "torch"), ("collector", "duckdb"), ("dashboard", "dash")):
         needs(extra, module)
-    from roofleet.client import connect
     from roofleet.report import print_run
 
     once = once or os.environ.get("ONCE") == "1" or not sys.stdout.isatty()

@@ -47,7 +47,8 @@ Prompt = Annotated[
     str | None, typer.Option("--prompt", help="Text to use instead; needs the model's tokenizer.")
 ]
 NewTokens = Annotated[
-    int, typer.Option("--new-tokens", min=0, help="Tokens to generate: the first by prefill, the rest by decode.")
+    int,
+    typer.Option("--new-tokens", min=0, help="Tokens to generate: the first by prefill, the rest by decode."),
 ]
 LogitsOption = Annotated[
     Logits, typer.Option("--logits", help="Compute prefill's logits for the last position only, or all.")

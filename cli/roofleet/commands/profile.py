@@ -82,7 +82,9 @@ def profile(
         try:
             with console.progress(request.name) as show:
                 _register(spool, chosen)
-                roofs = measured_roofs(chosen, folder, done=lambda roof: show(f"measuring roofs: {roof}", 0.0))
+                roofs = measured_roofs(
+                    chosen, folder, done=lambda roof: show(f"measuring roofs: {roof}", 0.0)
+                )
                 spool.write("roofs", table_of("roofs", roofs))
                 run_id = profiling.profile(
                     request, chosen, _dtype(dtype.value, chosen), workload, spool, progress=show

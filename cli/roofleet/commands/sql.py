@@ -31,18 +31,20 @@ class Format(StrEnum):
 
 
 def sql(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="One statement that reads; - for standard input.")],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One statement that reads; - for standard input.")
+    ],
     server: Annotated[
         str | None,
-        typer.Option(
-            "--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False
-        ),
+        typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),
     ] = None,
     data: options.Data = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = Format.table,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write to instead of standard output.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="File to write to instead of standard output.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Ask the fleet's data in SQL.
@@ -116,7 +118,9 @@ def _write_table(rows: pa.Table, file: BinaryIO) -> None:
                 plain.print(table)
         file.write(capture.get().encode())
     if rows.num_rows > MOST_ROWS_SHOWN:
-        console.err().print(f"{rows.num_rows} rows, the first {MOST_ROWS_SHOWN} shown; --format csv gives all")
+        console.err().print(
+            f"{rows.num_rows} rows, the first {MOST_ROWS_SHOWN} shown; --format csv gives all"
+        )
 
 
 def _is_number(type: Any) -> bool:
@@ -144,7 +148,10 @@ def _write_csv(rows: pa.Table, file: BinaryIO) -> None:
     for batch in rows.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             writer.writerow(
-                ["" if v is None else json.dumps(v) if isinstance(v, (list, dict)) else v for v in row.values()]
+                [
+                    "" if v is None else json.dumps(v) if isinstance(v, (list, dict)) else v
+                    for v in row.values()
+                ]
             )
     text.detach()
 

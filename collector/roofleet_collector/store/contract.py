@@ -10,6 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from roofleet_collector.store.rows import Rows
+
 
 @dataclass(frozen=True)
 class Append:
@@ -41,7 +43,7 @@ class Store(Protocol):
         """Notes when hosts were last heard of."""
         ...
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """The rows of one read-only statement; SqlError if it is not one or fails."""
         ...
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from roofleet_collector.errors import StoreInUse
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.reader import Reader, lock_down
+from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import migrate
 from roofleet_collector.store.writer import Writer
 from roofleet_proto.tables import TABLES, Table
@@ -73,7 +74,7 @@ class DuckDBStore:
 
         return self._writer.submit(replace)
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""
         return self.reader.query(sql, parameters)
 

@@ -60,7 +60,9 @@ def initial_migration() -> str:
 def migrations() -> list[tuple[int, str]]:
     """Number and SQL of every migration, in order."""
     folder = resources.files("roofleet_collector.store") / "migrations"
-    found = [(int(f.name[:4]), f.read_text()) for f in folder.iterdir() if re.match(r"\d{4}_.*\.sql$", f.name)]
+    found = [
+        (int(f.name[:4]), f.read_text()) for f in folder.iterdir() if re.match(r"\d{4}_.*\.sql$", f.name)
+    ]
     return sorted(found)
 
 

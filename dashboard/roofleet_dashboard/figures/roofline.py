@@ -138,9 +138,7 @@ def _add_roofs(
         end = max(ridges, default=high)
         xs = _steps(low, end)
         name = f"{device.title} · {memory.name} {units.bandwidth_text(memory.per_s)} ({memory.source_kind})"
-        figure.add_trace(
-            _line(name, xs, [x * memory.per_s for x in xs], colour, memory, device)
-        )
+        figure.add_trace(_line(name, xs, [x * memory.per_s for x in xs], colour, memory, device))
         for compute, ridge in zip(computes, ridges, strict=True):
             xs = _steps(ridge, high)
             rate = units.rate_text(compute.per_s, "FLOP/s")
@@ -160,9 +158,7 @@ def _line(
     name: str, xs: list[float], ys: list[float], colour: str, roof: Roof, device: DeviceRoofs
 ) -> go.Scatter:
     what = (
-        units.rate_text(roof.per_s, "FLOP/s")
-        if roof.kind == "compute"
-        else units.bandwidth_text(roof.per_s)
+        units.rate_text(roof.per_s, "FLOP/s") if roof.kind == "compute" else units.bandwidth_text(roof.per_s)
     )
     return go.Scatter(
         x=xs,
@@ -257,7 +253,13 @@ def _wrapped(text: str, width: int = 60) -> str:
 
 def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
     entries = sum(trace.showlegend is not False for trace in figure.data)
-    axis = {"type": "log", "gridcolor": theme.grid, "zeroline": False, "linecolor": theme.faint, "ticks": "outside"}
+    axis = {
+        "type": "log",
+        "gridcolor": theme.grid,
+        "zeroline": False,
+        "linecolor": theme.faint,
+        "ticks": "outside",
+    }
     figure.update_layout(
         height=480 + 24 * entries,
         margin={"l": 8, "r": 12, "t": 12, "b": 8},
@@ -296,5 +298,7 @@ def _ticks(low: float, high: float, unit: str) -> dict[str, Any]:
     powers = range(math.floor(math.log10(low)) - 3, math.ceil(math.log10(high)) + 4)
     return {
         "tickvals": [10.0**power for power in powers],
-        "ticktext": [units.tick_text(10.0**power, unit) if power >= 0 else f"{10.0**power:g}" for power in powers],
+        "ticktext": [
+            units.tick_text(10.0**power, unit) if power >= 0 else f"{10.0**power:g}" for power in powers
+        ],
     }

@@ -1,0 +1,49 @@
+// What only the browser can do: bring the network into view, and say what an arrow carries.
+(function () {
+  const READABLE = 0.75; // smallest zoom at which labels are legible
+  const LARGEST = 1.15;
+
+  function show(id, tries) {
+    const holder = document.getElementById(id);
+    const cy = holder && holder._cyreg && holder._cyreg.cy;
+    if (!cy || cy.nodes().empty()) {
+      if (tries > 0) setTimeout(() => show(id, tries - 1), 60);
+      return;
+    }
+    cy.resize();
+    cy.fit(undefined, 18);
+    if (cy.zoom() > LARGEST) {
+      cy.zoom(LARGEST);
+      cy.center();
+    }
+    if (cy.zoom() < READABLE) {
+      const whole = cy.elements().boundingBox();
+      const fitsAcross = Math.min(READABLE, Math.max((cy.width() - 24) / whole.w, 0.45));
+      cy.zoom(fitsAcross);
+      const chosen = cy.nodes(".selected");
+      if (chosen.nonempty()) {
+        cy.center(chosen);
+        return;
+      }
+      cy.pan({
+        x: cy.width() / 2 - ((whole.x1 + whole.x2) / 2) * fitsAcross,
+        y: 18 - whole.y1 * fitsAcross,
+      });
+    }
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    roofleet: {
+      focus: function (elements, id) {
+        setTimeout(() => show(id, 40), 160); // after the component has run its own layout
+        return elements.length;
+      },
+      say: function (pointed, tapped) {
+        const used = window.dash_clientside.callback_context.triggered_id;
+        const by = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id).join();
+        const edge = by.includes("tapEdgeData") ? tapped : pointed;
+        return edge && edge.says ? edge.says : window.dash_clientside.no_update;
+      },
+    },
+  });
+})();

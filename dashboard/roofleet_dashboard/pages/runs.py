@@ -1,0 +1,267 @@
+"""The runs page: a table of all runs, the summary of one, and the way to compare several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dash
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import Input, Output, State, dcc, html, no_update
+
+from roofleet_dashboard import queries
+from roofleet_dashboard.callbacks import callback
+from roofleet_dashboard.figures.runs import (
+    bottleneck_table,
+    column_definitions,
+    grid_rows,
+    phase_table,
+    run_figures,
+)
+from roofleet_dashboard.figures.tables import figures_table
+from roofleet_dashboard.pages.common import away, head, nothing, retry
+from roofleet_dashboard.shell import Page
+from roofleet_dashboard.source import Source, SourceError
+from roofleet_dashboard.state import NetworkState, RooflineState, RunPhase, RunsState
+
+__all__ = ["PAGE"]
+
+LOCATION = "runs-location"
+NOTICE = "runs-notice"
+EMPTY = "runs-empty"
+GRID = "runs-grid"
+SUMMARY = "runs-summary"
+COMPARE = "runs-compare"
+RETRY = "runs-retry"
+
+BOTTLENECKS = 5
+"""Layers listed for each phase."""
+
+_THEME = (
+    "themeQuartz.withParams({backgroundColor: 'var(--mantine-color-body)',"
+    " foregroundColor: 'var(--mantine-color-text)', accentColor: 'var(--mantine-color-blue-6)',"
+    " fontFamily: 'inherit', browserColorScheme: 'inherit', headerFontWeight: 600, spacing: 6})"
+)
+
+
+def layout(search: str) -> Any:
+    """The page before its first answer."""
+    return [
+        dcc.Location(id=LOCATION, refresh="callback-nav"),
+        head(
+            "Runs",
+            "One line for each time a model was profiled. Choose a line to see its phases and where its "
+            "time goes; tick several to compare them. Point at a column's head for what it means.",
+        ),
+        html.Div(id=NOTICE),
+        html.Div(id=EMPTY),
+        html.Div(id=COMPARE),
+        _grid(RunsState.parse(search)),
+        html.Div(id=SUMMARY, className="rf-summary"),
+        retry(RETRY),
+    ]
+
+
+def _grid(state: RunsState) -> Any:
+    return dag.AgGrid(
+        id=GRID,
+        columnDefs=column_definitions(),
+        rowData=[],
+        getRowId="params.data.run_id",
+        filterModel=json.loads(state.filters) if state.filters else {},
+        defaultColDef={"sortable": True, "resizable": True, "wrapHeaderText": True, "autoHeaderHeight": True},
+        dashGridOptions={
+            "theme": {"function": _THEME},
+            "rowSelection": {"mode": "multiRow", "enableClickSelection": False},
+            "selectionColumnDef": {"pinned": "left", "width": 44},
+            "tooltipShowDelay": 300,
+            "overlayNoRowsTemplate": "No run passes these filters",
+            "pagination": True,
+            "paginationPageSize": 20,
+            "paginationPageSizeSelector": [20, 50, 100],
+            "domLayout": "autoHeight",
+        },
+        style={"height": None, "width": "100%"},
+        className="rf-grid",
+    )
+
+
+def register(app: dash.Dash, source: Source) -> None:
+    """The callbacks: rows once, and the state from the URL, the ticks, the filters and the click."""
+
+    @callback(
+        app,
+        Output(GRID, "rowData"),
+        Output(EMPTY, "children"),
+        Output(NOTICE, "children"),
+        Output(RETRY, "disabled"),
+        Input(RETRY, "n_intervals"),
+        Input(GRID, "id"),
+    )
+    def load(_ticks: int | None, _grid: str) -> tuple[Any, ...]:
+        try:
+            rows = queries.rows(source, "runs")
+        except SourceError as error:
+            return no_update, no_update, away(error), False
+        return grid_rows(rows), None if rows else _empty(), None, True
+
+    @callback(
+        app,
+        Output(LOCATION, "search"),
+        Output(GRID, "filterModel"),
+        Output(GRID, "selectedRows"),
+        Input(LOCATION, "search"),
+        Input(GRID, "cellClicked"),
+        Input(GRID, "selectedRows"),
+        Input(GRID, "filterModel"),
+        Input(GRID, "rowData"),
+        State(LOCATION, "pathname"),
+        prevent_initial_call=True,
+    )
+    def follow(
+        search: str | None, clicked: Any, selected: Any, filters: Any, data: Any, pathname: str | None
+    ) -> tuple[Any, ...]:
+        if pathname != PAGE.path:
+            raise dash.exceptions.PreventUpdate
+        state = RunsState.parse(search)
+        shown = tuple(row["run_id"] for row in selected or [])
+        trigger = _Trigger.now()
+        if trigger.url or trigger.rows:
+            model = json.loads(state.filters) if state.filters else {}
+            ticks = no_update if set(state.ticked) == set(shown) else {"ids": list(state.ticked)}
+            return no_update, no_update if model == (filters or {}) else model, ticks
+        new = state
+        if trigger.click and clicked and clicked.get("rowId") and clicked.get("colId") != _TICKS:
+            new = replace(new, run=clicked["rowId"])
+        if trigger.ticks and data:
+            new = replace(new, ticked=shown)
+        if trigger.filters:
+            new = replace(new, filters=json.dumps(filters, sort_keys=True) if filters else None)
+        return no_update if new == state else new.search(), no_update, no_update
+
+    @callback(
+        app,
+        Output(SUMMARY, "children"),
+        Output(COMPARE, "children"),
+        Input(LOCATION, "search"),
+        Input(NOTICE, "children"),
+        State(LOCATION, "pathname"),
+    )
+    def sum_up(search: str | None, _notice: Any, pathname: str | None) -> tuple[Any, Any]:
+        if pathname not in (None, PAGE.path):
+            raise dash.exceptions.PreventUpdate
+        state = RunsState.parse(search)
+        try:
+            return _summary(source, state.run), _compare(source, state.ticked)
+        except SourceError:
+            return no_update, no_update
+
+
+_TICKS = "ag-Grid-SelectionColumn"
+
+
+@dataclass(frozen=True)
+class _Trigger:
+    """Which of the inputs changed; several may at once."""
+
+    url: bool
+    rows: bool
+    click: bool
+    ticks: bool
+    filters: bool
+
+    @staticmethod
+    def now() -> _Trigger:
+        changed = set(dash.ctx.triggered_prop_ids)
+        return _Trigger(
+            url=f"{LOCATION}.search" in changed,
+            rows=f"{GRID}.rowData" in changed,
+            click=f"{GRID}.cellClicked" in changed,
+            ticks=f"{GRID}.selectedRows" in changed,
+            filters=f"{GRID}.filterModel" in changed,
+        )
+
+
+def _empty() -> Any:
+    return nothing(
+        "No model has been profiled yet.",
+        html.P("Profile one on a machine that reports to this collector:"),
+        html.Pre("roofleet profile gpt2 --collector HOST:7700"),
+    )
+
+
+def _summary(source: Source, run_id: str | None) -> Any:
+    if run_id is None:
+        return None
+    found = queries.rows(source, "run", run_id)
+    if not found:
+        return nothing("This run is not in the collector.", html.P(f"The link names {run_id}."))
+    run = found[0]
+    phases = queries.rows(source, "phases", run_id)
+    worst = queries.rows(source, "bottlenecks", run_id, BOTTLENECKS)
+    title = f"{run['model_name']} · {run['dtype']} on {run['device_name']} ({run['hostname']})"
+    workload = f"batch {run['batch_size']}, {run['prompt_tokens']} prompt tokens" + (
+        f", {run['new_tokens']} new tokens" if run["new_tokens"] else ""
+    )
+    parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
+    if run["error"]:
+        parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))
+    if phases:
+        parts.append(_links(run_id, [row["phase"] for row in phases]))
+    parts.append(figures_table(run_figures(run), exact=False))
+    if phases:
+        parts += [html.H3("Phases"), phase_table(phases)]
+    if worst:
+        parts += [
+            html.H3("Where time could be saved"),
+            html.P(
+                "The layers whose own time lies furthest above what their operations would take at the roof.",
+                className="rf-faint",
+            ),
+            bottleneck_table(worst, lambda row: _layer_link(run_id, row)),
+        ]
+    return dmc.Paper(parts, withBorder=True, p="md", radius="md", **{"data-run": run_id})
+
+
+def _links(run_id: str, phases: list[str]) -> Any:
+    roofline = RooflineState(runs=tuple(RunPhase(run_id, phase) for phase in phases))
+    return dmc.Group(
+        [
+            _button("Show on the roofline", "/roofline" + roofline.search()),
+            _button("Show its network", "/network" + NetworkState(run=run_id).search()),
+        ],
+        className="rf-buttons",
+    )
+
+
+def _button(label: str, href: str) -> Any:
+    return dcc.Link(label, href=href, className="rf-button")
+
+
+def _layer_link(run_id: str, row: Mapping[str, Any]) -> Any:
+    state = NetworkState(run=run_id, phase=row["phase"], opened=_above(row["path"]), node=row["path"])
+    return dcc.Link(row["path"] or "the model itself", href="/network" + state.search())
+
+
+def _above(path: str) -> tuple[str, ...] | None:
+    """What to open so that a layer is in sight; None, as it first is, for one that always is."""
+    return (path.rpartition(".")[0],) if "." in path else None
+
+
+def _compare(source: Source, ticked: tuple[str, ...]) -> Any:
+    if not ticked:
+        return None
+    picked = tuple(
+        RunPhase(run_id, row["phase"]) for run_id in ticked for row in queries.rows(source, "phases", run_id)
+    )
+    count = f"{len(ticked)} run{'s' if len(ticked) != 1 else ''} ticked"
+    if not picked:
+        return html.P(f"{count}; nothing was measured in {'them' if len(ticked) != 1 else 'it'}.")
+    href = "/roofline" + RooflineState(runs=picked).search()
+    return dmc.Group([html.Span(count), _button("Compare on the roofline", href)], className="rf-buttons")
+
+
+PAGE = Page("/runs", "Runs", layout, register)

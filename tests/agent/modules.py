@@ -1,0 +1,53 @@
+"""Factories that tests name as `tests.agent.modules:factory`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def with_inputs() -> tuple[nn.Module, torch.Tensor]:
+    """A module and its inputs: batch 3 of 5 vectors."""
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(3, 5, 4)
+
+
+def no_module() -> int:
+    """No module."""
+    return 3
+
+
+def no_inputs_to_guess() -> nn.Module:
+    """Nothing tells what goes in."""
+    return nn.ReLU()
+
+
+class _Breaks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_meta:
+            raise RuntimeError("broken on purpose")
+        result: torch.Tensor = self.layer(x)
+        return result
+
+
+def breaks_on_real_data() -> nn.Module:
+    """Can be traced and not run."""
+    return _Breaks()
+
+
+class _LooksAtData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(x) if x.sum().item() >= 0 else x
+        return result
+
+
+def looks_at_data() -> tuple[nn.Module, torch.Tensor]:
+    """Decides on the values it gets, which `meta` does not have."""
+    return _LooksAtData(), torch.ones(1, 2, 4)

@@ -1,0 +1,161 @@
+"""One run: its rows are there, agree with one another, and say what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from roofleet_agent import profiling
+from roofleet_agent.devices.cpu import CpuDevice
+from roofleet_agent.engines.base import ModelRequest, Workload
+from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.rows import table_of
+from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
+
+
+@pytest.fixture(scope="module")
+def generated() -> ListSink:
+    """A run of a tiny GPT-2."""
+    sink = ListSink()
+    profiling.profile(request(TINY_GPT2, task="generate"), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    return sink
+
+
+def test_a_run_is_running_and_then_done(generated: ListSink) -> None:
+    """The run is written when it begins and again when it ends, under one id."""
+    runs = generated.rows("runs")
+    assert [run["status"] for run in runs] == ["running", "done"]
+    assert len({run["run_id"] for run in runs}) == 1
+    assert runs[1]["finished_at"] >= runs[1]["started_at"]
+    assert runs[1]["parameter_bytes"] == 4 * generated.rows("models")[0]["parameters"]
+    assert runs[1]["peak_memory_bytes"] > runs[1]["parameter_bytes"]
+
+
+def test_every_step_is_there_in_both_passes(generated: ListSink) -> None:
+    """Three iterations of one prefill and three decode steps, bare and timed, warm-up marked."""
+    steps = generated.rows("steps")
+    assert len(steps) == 2 * 3 * (1 + 3)
+    for kind in ("bare", "timed"):
+        of_kind = [s for s in steps if s["pass"] == kind]
+        assert {s["iteration"] for s in of_kind if s["is_warmup"]} == {0}
+        decode = [s for s in of_kind if s["phase"] == "decode" and s["iteration"] == 1]
+        assert [(s["step_index"], s["cache_tokens"]) for s in decode] == [(0, 8), (1, 9), (2, 10)]
+
+
+def test_the_layers_of_a_step_lie_inside_it(generated: ListSink) -> None:
+    """Self times add up to the model's own time, and that is no longer than the step."""
+    steps = {
+        (s["phase"], s["iteration"], s["step_index"]): s["duration_ns"]
+        for s in generated.rows("steps")
+        if s["pass"] == "timed" and not s["is_warmup"]
+    }
+    spans: dict[tuple[str, int, int], list[dict[str, int]]] = {}
+    for span in generated.rows("spans"):
+        spans.setdefault((span["phase"], span["iteration"], span["step_index"]), []).append(span)
+    assert set(spans) == set(steps)
+    for key, of_step in spans.items():
+        root = next(s for s in of_step if s["path"] == "")
+        assert sum(s["self_ns"] for s in of_step) == root["duration_ns"]
+        assert root["duration_ns"] <= steps[key]
+
+
+def test_the_ops_are_those_of_the_middle_decode_step(generated: ListSink) -> None:
+    """Of decode steps after 8, 9 and 10 cached tokens the middle one is stored: attention over 10."""
+    assert generated.rows("runs")[0]["decode_cache_tokens"] == 9
+    attention = [op for op in generated.rows("ops") if op["phase"] == "decode" and "attention" in op["op"]]
+    assert [op["inputs"][1]["shape"] for op in attention] == [[1, 2, 10, 16]] * 2
+
+
+def test_memory_is_told_for_every_layer(generated: ListSink) -> None:
+    """In each phase every layer that ran has its memory, and none has more than the model."""
+    for phase in ("prefill", "decode"):
+        layers = [m for m in generated.rows("layer_memory") if m["phase"] == phase]
+        root = next(m for m in layers if m["path"] == "")
+        assert {m["path"] for m in layers} == {
+            s["path"] for s in generated.rows("spans") if s["phase"] == phase
+        }
+        assert max(m["peak_bytes"] for m in layers) == root["peak_bytes"]
+
+
+def test_an_encoder_has_one_forward() -> None:
+    """A model that does not generate has the phase forward and no new tokens."""
+    sink = ListSink()
+    profiling.profile(request(TINY_BERT, task="encode"), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    assert {s["phase"] for s in sink.rows("steps")} == {"forward"}
+    assert sink.rows("runs")[-1]["new_tokens"] == 0
+
+
+def test_the_same_run_twice_counts_the_same() -> None:
+    """Two runs of one workload have the same ops, edges, layers and memory."""
+    sinks = [ListSink(), ListSink()]
+    for sink in sinks:
+        profiling.profile(request(TINY_GPT2, task="generate"), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+
+    def without_run(table: str, sink: ListSink) -> list[dict[str, object]]:
+        return [{k: v for k, v in row.items() if k != "run_id"} for row in sink.rows(table)]
+
+    for table in ("ops", "layer_edges", "layers", "layer_memory"):
+        assert without_run(table, sinks[0]) == without_run(table, sinks[1]), table
+
+
+def test_a_run_that_fails_is_stored_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose forward raises leaves a failed run that says why."""
+    model = ModelRequest("tests.agent.modules:breaks_on_real_data", "module", "random")
+    sink = ListSink()
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        profiling.profile(model, CpuDevice(), "fp32", replace(TINY_WORKLOAD, iterations=1), sink)
+    last = sink.rows("runs")[-1]
+    assert (last["status"], last["error"]) == ("failed", "RuntimeError: broken on purpose")
+
+
+def test_a_module_of_the_users_own_runs() -> None:
+    """A factory's module is measured with the inputs it gives, their batch included."""
+    sink = ListSink()
+    model = ModelRequest("tests.agent.modules:with_inputs", "module", "random")
+    profiling.profile(model, CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    run = sink.rows("runs")[-1]
+    assert (run["status"], run["batch_size"], run["prompt_tokens"]) == ("done", 3, 5)
+    assert sink.rows("models")[0]["architecture"] == "Sequential"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("tests.agent.modules:nothing_here", ModelNotFound, "nothing_here"),
+        ("no.such.package:factory", ModelNotFound, "no.such"),
+        ("tests.agent.modules:no_module", ModelRefused, "must return a torch.nn.Module"),
+        ("tests.agent.modules:no_inputs_to_guess", ModelRefused, "return \\(module, inputs\\)"),
+    ],
+)
+def test_a_factory_that_does_not_do_is_named(name: str, error: type[Exception], says: str) -> None:
+    """A factory that is missing or gives something else is an error that says what to do."""
+    with pytest.raises(error, match=says):
+        profiling.profile(
+            ModelRequest(name, "module", "random"), CpuDevice(), "fp32", TINY_WORKLOAD, ListSink()
+        )
+
+
+def test_more_tokens_than_positions_are_refused() -> None:
+    """64 positions take a prompt of 60 and 5 new tokens, of which 4 are inputs, and no more."""
+    fits = Workload(prompt_tokens=60, new_tokens=5, iterations=1, warmup=0)
+    profiling.profile(request(TINY_GPT2, task="generate"), CpuDevice(), "fp32", fits, ListSink())
+    with pytest.raises(WorkloadRefused, match="positions for 64"):
+        profiling.profile(
+            request(TINY_GPT2, task="generate"), CpuDevice(), "fp32", replace(fits, new_tokens=6), ListSink()
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"prompt_tokens": 0}, {"iterations": 0}, {"warmup": -1}]
+)
+def test_a_workload_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+    """A workload names the figure that is too small."""
+    with pytest.raises(WorkloadRefused, match=next(iter(wrong)).replace("_", "-")):
+        Workload(**wrong)  # type: ignore[arg-type]
+
+
+def test_rows_with_a_column_that_is_not_the_tables_are_an_error() -> None:
+    """A misspelt column is found where the row is built."""
+    with pytest.raises(KeyError, match="colour"):
+        table_of("spans", [{"colour": "red"}])

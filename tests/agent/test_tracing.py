@@ -1,0 +1,153 @@
+"""The trace: exact matrix work of published models, whatever the implementation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from roofleet.analysis import analyze, phase_cost
+from roofleet.models import resolve
+from roofleet_agent.engines.base import Workload
+from roofleet_agent.profiling import trace_phases
+from roofleet_agent.registry import find_engine
+from roofleet_agent.tracing import layers_of, trace
+from tests.support import TINY_GPT2, TINY_LLAMA, request
+
+
+def analysis(model: str, tokens: int, dtype: str = "fp16", attention: str = "sdpa") -> dict[str, Any]:
+    """What `analyze` says of a catalogue model, batch 1, all logits."""
+    workload = Workload(prompt_tokens=tokens, new_tokens=2, logits="all", attention=attention)
+    return analyze(resolve(model, "random"), dtype, workload, [])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("model", "tokens", "phase", "flops"),
+    [
+        # 12 layers x (12 x 768^2 weights x 2 x 128 + attention 4 x 128^2 x 768) + pooler 2 x 768^2
+        ("bert-base-uncased", 128, "forward", 22_348_431_360),
+        # the same layers without the pooler + head 2 x 128 x 768 x 50257
+        ("gpt2", 128, "prefill", 32_228_179_968),
+        # 2 x 2048 x 6,607,077,376 weights + 32 x 4 x 2048^2 x 4096
+        ("Llama-2-7b", 2048, "prefill", 29_261_612_187_648),
+        # 2 x 6,607,077,376 weights + 32 x 4 x 2049 x 4096
+        ("Llama-2-7b", 2048, "decode", 14_288_420_864),
+    ],
+)
+def test_matrix_work_is_the_published_number_under_any_attention(
+    model: str, tokens: int, phase: str, flops: int, attention: str
+) -> None:
+    """Eager and fused attention give the same number, and it is the one that shapes give by hand."""
+    figures = analysis(model, tokens, attention=attention)["phases"][phase]
+    assert figures["matmul_flops"] == flops
+    assert figures["unknown_ops"] == 0
+
+
+def test_llama_2_7b_has_its_published_size() -> None:
+    """6,738,415,616 parameters, and 2 x 32 layers x 4096 x 2 bytes of cache a token."""
+    found = analysis("Llama-2-7b", 16)
+    assert found["parameters"] == 6_738_415_616
+    assert found["parameter_bytes"] == 2 * 6_738_415_616
+    assert found["kv_bytes_per_token"] == 524_288
+
+
+def test_a_decode_step_reads_the_weights_and_the_cache_once() -> None:
+    """All weights but the embedding, of which one row; the cache of 2,049 tokens; one token written."""
+    figures = analysis("Llama-2-7b", 2048)["phases"]["decode"]
+    assert figures["weight_bytes"] == 2 * (6_738_415_616 - 32_000 * 4096 + 4096)
+    assert figures["kv_bytes"] == (2049 + 1) * 524_288
+
+
+def test_last_logits_save_the_head_for_the_other_positions() -> None:
+    """Prefill with the last position's logits costs 2 x (tokens - 1) x hidden x vocabulary less."""
+    workload = Workload(prompt_tokens=8, new_tokens=2, logits="all")
+    both = []
+    for logits in ("all", "last"):
+        session, traces = trace_phases(
+            find_engine(request(TINY_GPT2)),
+            request(TINY_GPT2),
+            "fp32",
+            replace(workload, logits=logits),  # type: ignore[arg-type]
+        )
+        both.append(phase_cost(traces["prefill"])[0].matmul_flops)
+    assert both[0] - both[1] == 2 * (8 - 1) * 32 * 101
+
+
+def test_the_trace_on_meta_is_the_trace_of_real_data() -> None:
+    """The ops, their shapes and what their tensors are do not depend on the device."""
+    engine = find_engine(request(TINY_LLAMA))
+    workload = Workload(prompt_tokens=8, new_tokens=4)
+    _, on_meta = trace_phases(engine, request(TINY_LLAMA), "fp32", workload)
+    session = engine.load(request(TINY_LLAMA), torch.device("cpu"), "fp32", workload)
+    for phase, traced in on_meta.items():
+        real = trace(session.module, session.single(phase).call, cache=session.cache)
+        assert real.ops == traced.ops
+        assert real.edges == traced.edges
+
+
+def test_tracing_leaves_the_model_as_it_was() -> None:
+    """No hook stays, also when the model fails while it is traced."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    before = [dict(vars(module)) for module in model.modules()]
+    trace(model, lambda: model(torch.randn(2, 4)))
+    with pytest.raises(RuntimeError):
+        trace(model, lambda: model(torch.randn(2, 5)))
+    hooks = [(m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
+    assert hooks == [({}, {})] * 3
+    for module, state in zip(model.modules(), before, strict=True):
+        assert set(vars(module)) == set(state)
+
+
+def test_every_op_belongs_to_the_layer_that_ran_it() -> None:
+    """The first linear's product is in "first", the activation in "second", the addition in the model itself."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x)) + 1
+
+    model = Model().to("meta")
+    x = torch.empty(2, 4, device="meta")
+    traced = trace(model, lambda: model(x))
+    assert [(op.path, op.op) for op in traced.ops] == [
+        ("first", "aten.linear"),
+        ("second", "aten.relu"),
+        ("", "aten.add"),
+    ]
+    assert [(e.source_path, e.target_path, e.bytes) for e in traced.edges] == [
+        ("", "first", 2 * 4 * 4),
+        ("first", "second", 2 * 4 * 4),
+        ("second", "", 2 * 4 * 4),
+    ]
+
+
+def test_a_tensor_knows_what_it_is() -> None:
+    """In a decode step of a llama the projections read weights and attention reads the cache."""
+    _, traces = trace_phases(find_engine(request(TINY_LLAMA)), request(TINY_LLAMA), "fp32", Workload(1, 8, 4))
+    attention = [op for op in traces["decode"].ops if "attention" in op.op]
+    assert [[t.role for t in op.inputs] for op in attention] == [["activation", "kv", "kv"]] * 2
+    linear = [op for op in traces["decode"].ops if op.op == "aten.linear"]
+    assert {op.inputs[1].role for op in linear} == {"weight"}
+
+
+def test_layers_hold_every_parameter_once() -> None:
+    """The layers' own parameters add up to the model's, tied ones counted once."""
+    session = find_engine(request(TINY_GPT2)).load(
+        request(TINY_GPT2), torch.device("meta"), "fp32", Workload(1, 8, 4)
+    )
+    layers = layers_of(session.module)
+    assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in session.module.parameters())
+    by_path = {layer.path: layer for layer in layers}
+    assert by_path["lm_head"].parameters == 0  # tied to the embedding
+    assert by_path["transformer.h.1.attn.c_attn"].block_index == 1
+    assert by_path["transformer.h.1"].role == "block"
+    assert by_path["transformer.h.1.attn.c_attn"].role == "attention"
+    assert by_path["transformer.wte"].role == "embedding"
+    assert by_path["lm_head"].role == "head"

@@ -1,0 +1,141 @@
+"""Cost formulas, each against its multiplication."""
+
+from __future__ import annotations
+
+import pytest
+
+from roofleet_analysis.costs import FORMULAS, Cost, Op, Tensor, cost_of, formula
+from roofleet_analysis.costs.registry import Work
+
+
+def tensor(*shape: int, dtype: str = "fp32", role: str = "activation", bytes: int | None = None) -> Tensor:
+    """An operand stored densely in four bytes an element, unless said otherwise."""
+    elements = 1
+    for size in shape:
+        elements *= size
+    return Tensor(shape, dtype, role, 4 * elements if bytes is None else bytes)
+
+
+def cost(name: str, inputs: list[Tensor], outputs: list[Tensor], **attributes: object) -> Cost:
+    """The cost of an op that has a formula."""
+    found = cost_of(Op(name, tuple(inputs), tuple(outputs), attributes=attributes))
+    assert found is not None
+    return found
+
+
+def test_a_linear_layer_costs_two_operations_a_weight_and_token() -> None:
+    """x [4, 6] times w [5, 6] is 2 * 4 * 6 * 5 operations, and a bias one addition an output."""
+    x, w, bias, y = tensor(4, 6), tensor(5, 6, role="weight"), tensor(5, role="weight"), tensor(4, 5)
+    found = cost("aten.linear", [x, w, bias], [y])
+    assert found.matmul_flops == 2 * 4 * 6 * 5  # 240
+    assert found.other_flops == 4 * 5
+    assert found.weight_bytes == 4 * (5 * 6 + 5)
+    assert found.activation_bytes == 4 * (4 * 6 + 4 * 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "output", "flops"),
+    [
+        ("aten.mm", [(4, 6), (6, 5)], (4, 5), 2 * 4 * 6 * 5),
+        ("aten.addmm", [(5,), (4, 6), (6, 5)], (4, 5), 2 * 4 * 6 * 5),
+        ("aten.bmm", [(3, 4, 6), (3, 6, 5)], (3, 4, 5), 2 * 3 * 4 * 6 * 5),
+        ("aten.baddbmm", [(3, 4, 5), (3, 4, 6), (3, 6, 5)], (3, 4, 5), 2 * 3 * 4 * 6 * 5),
+        ("aten.matmul", [(2, 3, 4, 6), (2, 3, 6, 5)], (2, 3, 4, 5), 2 * 2 * 3 * 4 * 6 * 5),
+        ("aten.matmul", [(6,), (6,)], (), 2 * 6),
+        ("aten.matmul", [(4, 6), (6,)], (4,), 2 * 4 * 6),
+        ("aten.convolution", [(2, 3, 8), (5, 3, 3)], (2, 5, 6), 2 * (2 * 5 * 6) * (3 * 3)),
+    ],
+)
+def test_every_matrix_product_counts_two_operations_a_multiply_add(
+    name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], flops: int
+) -> None:
+    """The spelling of a product does not change its count."""
+    assert cost(name, [tensor(*shape) for shape in inputs], [tensor(*output)]).matmul_flops == flops
+
+
+def test_an_outer_product_is_elementwise_work() -> None:
+    """A product over an inner dimension of 1 adds nothing up: rotary angles are no matrix work."""
+    found = cost("aten.matmul", [tensor(1, 32, 1), tensor(1, 1, 8)], [tensor(1, 32, 8)])
+    assert (found.matmul_flops, found.other_flops) == (0, 32 * 8)
+
+
+def test_attention_is_its_two_products_and_a_softmax() -> None:
+    """q [1, 2, 4, 8], k and v [1, 2, 6, 8]: 2 * 2 * 4 * 6 * (8 + 8) for the products."""
+    q, kv = tensor(1, 2, 4, 8), tensor(1, 2, 6, 8, role="kv")
+    found = cost("aten.scaled_dot_product_attention", [q, kv, kv], [q])
+    pairs = 2 * 4 * 6
+    assert found.matmul_flops == 2 * pairs * (8 + 8)  # 1536
+    assert found.causal_flops == found.matmul_flops
+    assert found.other_flops == pairs * (1 + 5)  # scale, and softmax's five
+    assert found.kv_read_bytes == 2 * kv.bytes
+
+
+def test_causal_attention_is_counted_dense_with_the_causal_figure_beside() -> None:
+    """Of 4 x 4 pairs the masked half leaves 1 + 2 + 3 + 4."""
+    q = tensor(1, 1, 4, 8)
+    found = cost("aten.scaled_dot_product_attention", [q, q, q], [q], is_causal=True)
+    assert found.matmul_flops == 2 * 16 * 16
+    assert found.causal_flops == found.matmul_flops * 10 // 16
+
+
+def test_grouped_queries_read_the_smaller_cache() -> None:
+    """8 query heads over 2 key heads: FLOPs follow the queries, bytes the stored keys and values."""
+    q, kv = tensor(1, 8, 1, 16), tensor(1, 2, 100, 16, role="kv")
+    found = cost("aten.scaled_dot_product_attention", [q, kv, kv], [q], enable_gqa=True)
+    assert found.matmul_flops == 2 * 8 * 100 * 32
+    assert found.kv_read_bytes == 2 * (2 * 100 * 16 * 4)
+
+
+def test_grouped_experts_read_the_experts_that_are_met() -> None:
+    """16 rows over 4 experts meet 4 * (1 - (3/4)^16) of them, 3.96 on average."""
+    w = tensor(4, 8, 12, role="weight")
+    found = cost("aten._grouped_mm", [tensor(16, 8), w, tensor(4)], [tensor(16, 12)])
+    assert found.matmul_flops == 2 * 16 * 8 * 12
+    assert found.weight_bytes == round(w.bytes * (1 - 0.75**16))
+
+
+def test_a_lookup_reads_the_rows_it_picks() -> None:
+    """Three rows of an embedding of 100 move three rows and their ids."""
+    table, ids, out = tensor(100, 8, role="weight"), tensor(1, 3, bytes=24), tensor(1, 3, 8)
+    found = cost("aten.embedding", [table, ids], [out])
+    assert found.weight_bytes == 3 * 8 * 4
+    assert found.activation_bytes == 24 + 3 * 8 * 4
+
+
+def test_growing_a_cache_costs_what_is_new() -> None:
+    """Appending one token to 100 writes one token, however the cache finds room for it."""
+    old, new, grown = tensor(1, 2, 100, 8, role="kv"), tensor(1, 2, 1, 8), tensor(1, 2, 101, 8, role="kv")
+    found = cost("aten.cat", [old, new], [grown], dim=-2)
+    assert (found.kv_read_bytes, found.kv_write_bytes) == (0, new.bytes)
+
+
+def test_joining_other_tensors_moves_all_of_them() -> None:
+    """A concatenation that is no cache reads its inputs and writes its output."""
+    part, whole = tensor(2, 3), tensor(4, 3)
+    assert cost("aten.cat", [part, part], [whole]).activation_bytes == 2 * part.bytes + whole.bytes
+
+
+def test_a_view_costs_nothing() -> None:
+    """Whatever its name, an op that only gives another view moves and computes nothing."""
+    op = Op("aten.no_such_view", (tensor(4, 4),), (tensor(16),), is_view=True)
+    assert cost_of(op) == Cost()
+
+
+def test_an_op_without_a_formula_is_unknown_and_not_zero() -> None:
+    """No formula gives None, so that nobody adds up a silent zero."""
+    assert cost_of(Op("mine.fused_thing", (tensor(4),), (tensor(4),))) is None
+
+
+def test_packed_weights_count_as_stored() -> None:
+    """int4 weights are half a byte: bytes follow the storage and FLOPs the shape."""
+    packed = tensor(5, 6, dtype="int4", role="weight", bytes=15)
+    found = cost("aten.linear", [tensor(4, 6), packed], [tensor(4, 5)])
+    assert (found.weight_bytes, found.matmul_flops) == (15, 240)
+
+
+def test_registering_a_formula_twice_is_an_error() -> None:
+    """The second formula for an op is refused, and the first stays."""
+    before = FORMULAS["aten.mm"]
+    with pytest.raises(ValueError, match=r"aten\.mm has a formula already"):
+        formula("aten.mm")(lambda op: Work())
+    assert FORMULAS["aten.mm"] is before

@@ -1,0 +1,47 @@
+"""Roofline arithmetic against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from roofleet_analysis.catalogs.hardware import find_hardware
+from roofleet_analysis.costs import Cost
+from roofleet_analysis.roofline import attainable, lower_bound, ridge_point
+
+
+def test_the_roofs_meet_at_the_ridge() -> None:
+    """At 100 FLOP/s and 20 bytes/s the ridge is 5 FLOP/byte, and both roofs allow 100 there."""
+    assert ridge_point(100, 20) == 5
+    assert attainable(5, 100, 20) == 100
+
+
+@pytest.mark.parametrize(("intensity", "expected"), [(1, 20), (4, 80), (6, 100), (1000, 100)])
+def test_attainable_is_the_lower_of_the_two_roofs(intensity: float, expected: float) -> None:
+    """Left of the ridge bandwidth limits, right of it compute."""
+    assert attainable(intensity, 100, 20) == expected
+
+
+def test_work_that_is_mostly_bytes_is_bound_by_memory() -> None:
+    """16 GB at an A100's 2.039 TB/s takes 7.85 ms, far above its FLOPs."""
+    chip = find_hardware("a100-80gb-sxm")
+    assert chip is not None
+    bound = lower_bound(Cost(matmul_flops=10**9, causal_flops=10**9, weight_bytes=16 * 10**9), "bf16", chip)
+    assert bound is not None
+    assert bound.bound == "memory"
+    assert bound.lower_bound_ns == pytest.approx(16e9 / chip.memory_bytes_per_s * 1e9)
+
+
+def test_work_that_is_mostly_flops_is_bound_by_compute() -> None:
+    """The matrix work that masking leaves, at the dense roof of the dtype."""
+    chip = find_hardware("a100-80gb-sxm")
+    assert chip is not None
+    bound = lower_bound(Cost(matmul_flops=2 * 10**15, causal_flops=10**15, weight_bytes=10**9), "bf16", chip)
+    assert bound is not None
+    assert (bound.bound, bound.lower_bound_ns) == ("compute", pytest.approx(1e15 / 312e12 * 1e9))
+
+
+def test_hardware_without_a_roof_for_the_dtype_gives_no_bound() -> None:
+    """A T4 has no bf16: the answer is None, not a bound of zero."""
+    chip = find_hardware("t4")
+    assert chip is not None
+    assert lower_bound(Cost(causal_flops=1), "bf16", chip) is None

@@ -1,0 +1,211 @@
+"""What tests share: a tiny model, rows of every table, and a collector in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from roofleet_agent.engines.base import ModelRequest, Workload
+from roofleet_proto.codec import encode_rows
+from roofleet_proto.records import Batch
+from roofleet_proto.tables import FLAG, FLOAT, INT, TABLES, TEXT, TIME, Column
+
+TINY_GPT2 = {
+    "model_type": "gpt2",
+    "n_layer": 2,
+    "n_embd": 32,
+    "n_head": 2,
+    "vocab_size": 101,
+    "n_positions": 64,
+    "architectures": ["GPT2LMHeadModel"],
+}
+TINY_BERT = {
+    "model_type": "bert",
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "architectures": ["BertModel"],
+}
+TINY_LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "architectures": ["LlamaForCausalLM"],
+}
+TINY_WORKLOAD = Workload(prompt_tokens=8, new_tokens=4, iterations=2, warmup=1)
+
+
+def request(config: dict[str, Any], name: str = "tiny", task: Any = None) -> ModelRequest:
+    """A request for a model of that configuration with random weights."""
+    return ModelRequest(name, "catalog", "random", task, config)
+
+
+@dataclass
+class ListSink:
+    """A sink that keeps rows in lists, by table."""
+
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+
+    def write(self, table: str, rows: pa.Table) -> None:
+        """See Sink.write."""
+        self.tables.setdefault(table, []).append(rows)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows written to a table."""
+        return pa.concat_tables(self.tables[table]).to_pylist() if table in self.tables else []
+
+
+def spans(count: int, run_id: str = "run", first: int = 0) -> pa.Table:
+    """Rows of `spans` told apart by `start_ns`."""
+    rows = [
+        {
+            "run_id": run_id,
+            "phase": "decode",
+            "iteration": 0,
+            "step_index": 0,
+            "path": f"h.{index % 12}",
+            "start_ns": first + index,
+            "duration_ns": 10,
+            "self_ns": 5,
+        }
+        for index in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["spans"].schema)
+
+
+def batch(rows: pa.Table, sequence: int, table: str = "spans", agent: str = "agent", epoch: int = 1) -> Batch:
+    """Rows as a batch."""
+    return Batch(agent, epoch, sequence, table, encode_rows(rows))
+
+
+# -- hypothesis: rows of any table
+
+_texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+_ints = st.integers(-(2**63), 2**63 - 1)
+# DuckDB keeps instants within its own calendar
+_times = st.datetimes(
+    min_value=dt.datetime(1970, 1, 1),
+    max_value=dt.datetime(2200, 1, 1),
+    timezones=st.just(dt.UTC),
+)
+
+
+def values(type: pa.DataType) -> st.SearchStrategy[Any]:
+    """Any value a column of that type can hold."""
+    if pa.types.is_list(type):
+        return st.lists(values(type.value_type), max_size=3)
+    if pa.types.is_struct(type):
+        return st.fixed_dictionaries({f.name: values(f.type) for f in type})
+    return {
+        TEXT: _texts,
+        INT: _ints,
+        FLOAT: st.floats(allow_nan=False),
+        FLAG: st.booleans(),
+        TIME: _times,
+    }[type]
+
+
+def _column(column: Column) -> st.SearchStrategy[Any]:
+    some = values(column.type)
+    return some if column.required else st.none() | some
+
+
+def table_rows(name: str, max_size: int = 5) -> st.SearchStrategy[pa.Table]:
+    """Any rows of a table."""
+    table = TABLES[name]
+    row = st.fixed_dictionaries({c.name: _column(c) for c in table.columns})
+    return st.lists(row, min_size=1, max_size=max_size).map(
+        lambda rows: pa.Table.from_pylist(rows, schema=table.schema)
+    )
+
+
+# -- a collector in a process of its own
+
+
+@dataclass
+class CollectorProcess:
+    """A running `roofleet collector`."""
+
+    process: subprocess.Popen[str]
+    grpc: str
+    sql: str
+    data: Path
+
+    def kill(self) -> None:
+        """SIGKILL: it has no moment to finish anything."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def terminate(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+def roofleet(
+    *arguments: str, data: Path, timeout: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the `roofleet` command with a data folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "roofleet", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=os.environ | {"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"} | env,
+    )
+
+
+def start_collector(data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1:0") -> CollectorProcess:
+    """Starts a collector and waits until it serves."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"gRPC on (\S+), Flight SQL on (\S+),", line)
+    assert found, line + process.stdout.read()
+    return CollectorProcess(process, found[1], found[2], data)
+
+
+@contextlib.contextmanager
+def collector(data: Path) -> Iterator[CollectorProcess]:
+    """A collector that is stopped in the end."""
+    running = start_collector(data)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.terminate()
+
+
+def eventually(condition: Any, timeout_s: float = 20.0) -> None:
+    """Waits until a condition holds; fails if it does not in time."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "it did not come true in time"
+        time.sleep(0.05)
