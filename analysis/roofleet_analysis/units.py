@@ -240,12 +240,11 @@ def _downwards(value: float) -> tuple[float, str]:
 
 
 def _significant(value: float) -> str:
-    """Three significant digits and no exponent: 34.2, 196, 0.0123, 1,020."""
+    """Three significant digits and no exponent: 34.2, 196, 0.0123; a whole number stays whole: 80, not 80.0."""
     rounded = _round3(value)
     if rounded == 0:
         return "0"
     if abs(rounded) >= 100:
         return f"{rounded:,.0f}"
     decimals = min(2 - math.floor(math.log10(abs(rounded))), 6)
-    text = f"{rounded:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if rounded == int(rounded) else text
+    return f"{value:.0f}" if value == int(value) else f"{rounded:.{decimals}f}"

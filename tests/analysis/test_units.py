@@ -23,7 +23,7 @@ BY_VALUE = [
         (units.time_text(34_173_816), "34.2 ms"),
         (units.time_text(0), "0 ns"),
         (units.time_text(999), "999 ns"),
-        (units.time_text(999_700), "1 ms"),
+        (units.time_text(999_700), "1.00 ms"),
         (units.time_text(45_300), "45.3 µs"),
         (units.time_text(90e9), "90 s"),
         (units.time_text(150e9), "2.50 min"),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["INPUTS", "OUTPUT", "Box", "Flow", "LayerTree", "ancestors", "open_id", "own_id"]
+__all__ = ["INPUTS", "OUTPUT", "Box", "Flow", "LayerTree", "ancestors", "head_id", "open_id", "own_id"]
 
 Row = Mapping[str, Any]
 
@@ -24,6 +24,11 @@ def own_id(path: str) -> str:
 def open_id(path: str) -> str:
     """The frame of an open layer; not its path, so that a drawn node never changes between box and frame."""
     return f"{path}#open"
+
+
+def head_id(path: str) -> str:
+    """The head of the frame of an open layer, which holds its name."""
+    return f"{path}#head"
 
 
 def ancestors(path: str) -> list[str]:

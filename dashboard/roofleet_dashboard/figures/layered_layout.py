@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from roofleet_dashboard.figures.layer_tree import Box, Flow
+from roofleet_dashboard.figures.layer_tree import Box, Flow, head_id
 
 __all__ = ["FRAME_HEAD", "FRAME_SIDE", "GAP_X", "GAP_Y", "Layout", "Place", "bend", "layered"]
 
 GAP_X, GAP_Y = 28.0, 44.0
-FRAME_SIDE, FRAME_HEAD = 16.0, 22.0
-"""Space inside a frame around its boxes, and above it for its name."""
+FRAME_SIDE, FRAME_HEAD = 16.0, 34.0
+"""Space inside a frame around its boxes, and above them for its head."""
 ROW_BOXES = 6
 """The most boxes beside one another."""
 
@@ -36,7 +36,8 @@ Layout = dict[str, Place]
 
 
 def layered(boxes: list[Box], flows: Iterable[Flow], sizes: Mapping[str, Size]) -> Layout:
-    """The place of every box that has none inside, by id; `sizes` has one for each of them."""
+    """The place of every box that has none inside, and of every frame's head, by id; `sizes` has one for each
+    of them, a head's under `head_id`."""
     places, _ = _arranged(boxes, list(flows), sizes)
     return places
 
@@ -45,13 +46,13 @@ def bend(source: Place, target: Place, others: Iterable[Place]) -> float:
     """How far the middle of an arrow must stand off the straight line to pass by the boxes in its way.
 
     Signed as cytoscape's control-point-distances: twice the offset of the curve. 0 where nothing is in the
-    way. Arrows that run down swing out to the right, those that run up to the left of their direction.
+    way. It swings out to the side where less is in the way.
     """
     across, down = target.x - source.x, target.y - source.y
     length = (across**2 + down**2) ** 0.5
     if length == 0:
         return 0.0
-    reach = 0.0
+    blocked, left, right = False, 0.0, 0.0
     for other in others:
         along = ((other.x - source.x) * across + (other.y - source.y) * down) / length**2
         if not 0.0 < along < 1.0:
@@ -59,8 +60,10 @@ def bend(source: Place, target: Place, others: Iterable[Place]) -> float:
         offset = ((other.x - source.x) * down - (other.y - source.y) * across) / length
         half = (other.width * abs(down) + other.height * abs(across)) / length / 2
         if abs(offset) < half + 6:
-            reach = max(reach, half + offset)
-    return 2.3 * (reach + 16) if reach else 0.0
+            blocked, left, right = True, max(left, half - offset), max(right, half + offset)
+    if not blocked:
+        return 0.0
+    return 2.3 * (right + 16) if right <= left else -2.3 * (left + 16)
 
 
 def _arranged(boxes: list[Box], flows: list[Flow], sizes: Mapping[str, Size]) -> tuple[Layout, Size]:
@@ -71,7 +74,11 @@ def _arranged(boxes: list[Box], flows: list[Flow], sizes: Mapping[str, Size]) ->
     for box in boxes:
         home |= {leaf.id: box.id for leaf in box.leaves()}
         if box.children:
-            inner[box.id], (width, height) = _arranged(box.children, flows, sizes)
+            inside, (width, height) = _arranged(box.children, flows, sizes)
+            head = sizes[head_id(box.path)]
+            width = max(width, head[0])
+            inside[head_id(box.path)] = Place((head[0] - width) / 2, head[1] / 2 - FRAME_HEAD, *head)
+            inner[box.id] = inside
             outer[box.id] = (width + 2 * FRAME_SIDE, height + 2 * FRAME_SIDE + FRAME_HEAD)
         else:
             outer[box.id] = sizes[box.id]

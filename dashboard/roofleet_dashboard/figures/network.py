@@ -10,7 +10,7 @@ from typing import Any
 from dash import html
 
 from roofleet_analysis import units
-from roofleet_dashboard.figures.layer_tree import Box, Flow, LayerTree
+from roofleet_dashboard.figures.layer_tree import Box, Flow, LayerTree, head_id
 from roofleet_dashboard.figures.layered_layout import FRAME_SIDE, Layout, Place, bend, layered
 from roofleet_dashboard.figures.palette import Theme, gradient, sequential, text_on
 
@@ -105,6 +105,8 @@ def elements(tree: LayerTree, opened: Collection[str], metric: str, selected: st
     scale = _Scale(found, zero_based=rule.adds_up)
     labels = {leaf.id: _label(tree, leaf, rule, found[leaf.id]) for box in boxes for leaf in box.leaves()}
     sizes = {name: _size(text, scale.fraction(found[name])) for name, text in labels.items()}
+    heads = {path: _head(tree, path, rule) for path in opened}
+    sizes |= {head_id(path): (6.6 * len(text) + 16, 24.0) for path, text in heads.items()}
     layout = layered(boxes, flows, sizes)
     nodes = [
         node
@@ -112,6 +114,16 @@ def elements(tree: LayerTree, opened: Collection[str], metric: str, selected: st
         for node in _nodes(tree, box, None, rule, found, labels, scale, layout, selected)
     ]
     return nodes + _edges(flows, layout)
+
+
+def _whole(tree: LayerTree, path: str, rule: Metric) -> float | None:
+    """The metric of a layer with all that is inside it."""
+    return _value(tree, Box(path, path, "layer", 0), rule)
+
+
+def _head(tree: LayerTree, path: str, rule: Metric) -> str:
+    """What stands at the top of an open layer; the sign says that it folds."""
+    return f"▾ {short_name(tree, path)} · {rule.text(_whole(tree, path, rule))}"
 
 
 class _Scale:
@@ -160,16 +172,27 @@ def _nodes(
         data["parent"] = parent
     is_selected = box.kind != "end" and box.path == selected
     if box.kind == "open":
-        total = _value(tree, Box(box.path, box.path, "layer", 0), rule)
-        data["label"] = f"{short_name(tree, box.path)} · {rule.text(total)}"
-        data["exact"] = units.exact_text(total, rule.unit)
-        frame = {"data": data, "classes": "open selected" if is_selected else "open"}
+        frame = {"data": data | {"label": ""}, "classes": "open selected" if is_selected else "open"}
+        place = layout[head_id(box.path)]
+        head = {
+            "data": {
+                "id": head_id(box.path),
+                "path": box.path,
+                "kind": "head",
+                "parent": box.id,
+                "label": _head(tree, box.path, rule),
+                "exact": units.exact_text(_whole(tree, box.path, rule), rule.unit),
+                "across": place.width,
+            },
+            "position": {"x": place.x, "y": place.y},
+            "classes": "head",
+        }
         inside = [
             node
             for child in box.children
             for node in _nodes(tree, child, box.id, rule, found, labels, scale, layout, selected)
         ]
-        return [frame, *inside]
+        return [frame, head, *inside]
     place = layout[box.id]
     fraction = scale.fraction(found[box.id])
     colour = _UNKNOWN_COLOUR if fraction is None else sequential(fraction)
@@ -193,7 +216,11 @@ def _edges(flows: list[Flow], layout: Layout) -> list[Element]:
     found = []
     for flow in flows:
         source, target = layout[flow.source], layout[flow.target]
-        others = [place for name, place in layout.items() if name not in (flow.source, flow.target)]
+        others = [
+            place
+            for name, place in layout.items()
+            if name not in (flow.source, flow.target) and not name.endswith("#head")
+        ]
         distance = bend(source, target, others)
         gap = _gap(source, target)
         found.append(
@@ -263,16 +290,19 @@ def stylesheet(theme: Theme) -> list[dict[str, Any]]:
         }},
         {"selector": ".folded", "style": {"border-width": 3, "border-style": "double"}},
         {"selector": ".own", "style": {"shape": "cut-rectangle"}},
+        {"selector": ".head", "style": {
+            "width": "data(across)", "height": 24, "background-color": theme.surface, "color": theme.text,
+            "border-width": 1, "border-color": theme.faint, "text-halign": "center",
+        }},
         {"selector": ".end", "style": {
-            "shape": "round-tag", "background-color": theme.surface, "color": theme.text,
+            "border-style": "dashed", "background-color": theme.surface, "color": theme.text,
         }},
         {"selector": ".open", "style": {
             "background-color": theme.box, "background-opacity": 0.65, "border-width": 1,
-            "border-color": theme.faint, "color": theme.text, "text-valign": "top", "text-margin-y": -3,
-            "padding": f"{FRAME_SIDE}px", "font-size": 12,
+            "border-color": theme.faint, "padding": f"{FRAME_SIDE}px",
         }},
         {"selector": "edge", "style": {
-            "width": "data(width)", "line-color": theme.faint, "line-opacity": 0.55, "curve-style": "straight",
+            "width": "data(width)", "line-color": theme.faint, "line-opacity": 0.55, "curve-style": "bezier",
             "target-arrow-shape": "triangle", "target-arrow-color": theme.faint, "arrow-scale": 0.9,
             "label": "data(label)", "font-size": 10, "color": theme.text, "text-background-color": theme.surface,
             "text-background-opacity": 0.85, "text-background-padding": "1px",

@@ -279,6 +279,7 @@ def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
         hovermode="closest",
         uirevision="roofline",
         dragmode="pan",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.faint, "activecolor": theme.text},
     )
     highs = [max(trace.y) for trace in figure.data if len(trace.y)]
     lows = [min(trace.y) for trace in figure.data if trace.mode and "markers" in trace.mode and len(trace.y)]

@@ -48,10 +48,10 @@ COLUMNS = (
     GridColumn("hostname", "Host", width=120, kind="text"),
     GridColumn("status", "Status", width=100, kind="text"),
     GridColumn("started_at", "Started, UTC", width=160, kind="text"),
-    GridColumn("dtype", "Dtype", width=85, kind="text"),
-    GridColumn("batch_size", "Batch", meaning="Sequences in the batch", width=85),
+    GridColumn("dtype", "Dtype", width=105, kind="text"),
+    GridColumn("batch_size", "Batch", meaning="Sequences in the batch", width=105),
     GridColumn("prompt_tokens", "Prompt, tokens", width=110),
-    GridColumn("new_tokens", "New, tokens", meaning="Tokens generated for each sequence", width=100),
+    GridColumn("new_tokens", "New, tokens", meaning="Tokens generated for each sequence", width=110),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
     GridColumn("time_per_output_token_ns", "TPOT, ms", "ms", TPOT, 100),
     GridColumn("tokens_per_s", "Tokens/s", unit="", meaning="Tokens generated a second, prefill included; tokens "

@@ -58,7 +58,7 @@ def layout(search: str) -> Any:
         head(
             "Network",
             "The layers of a model from top to bottom in the order they run. A box with a double border holds "
-            "more: choose it to open it. Colour and size show the metric; arrows are tensors, the wider the "
+            "more: choose it to open it, and the name at the top of its frame (▾) to fold it again. Colour and size show the metric; arrows are tensors, the wider the "
             "more bytes.",
         ),
         html.Div(id=NOTICE),
@@ -183,7 +183,7 @@ def register(app: dash.Dash, source: Source) -> None:
             elif trigger == GRAPH and tapped:
                 wanted = shown.tapped(tapped["data"])
             elif trigger == FOLD:
-                wanted = shown.folded()
+                wanted = shown.folded(state.node or "")
             elif trigger == FOLD_ALL:
                 wanted = replace(state, opened=None, node=None)
             key = f"{wanted.search()} {scheme}"
@@ -245,15 +245,16 @@ class _Shown:
         return queries.rows(self._source, name, self.state.run, self.state.phase)
 
     def tapped(self, data: dict[str, Any]) -> NetworkState:
-        """The state after a box was chosen: a folded one opens, and any shows its details."""
+        """The state after a box was chosen: a folded one opens, a frame's head folds it, any shows its details."""
         path = data["path"]
+        if data["kind"] == "head":
+            return self.folded(path)
         opened = self.opened | {path} if data.get("folds") else self.opened
         return self._with(opened, path)
 
-    def folded(self) -> NetworkState:
-        """The state after the chosen layer was folded, with all that is inside it."""
-        node = self.state.node or ""
-        return self._with({p for p in self.opened if p != node and not p.startswith(f"{node}.")}, node)
+    def folded(self, path: str) -> NetworkState:
+        """The state after a layer was folded, with all that is inside it."""
+        return self._with({p for p in self.opened if p != path and not p.startswith(f"{path}.")}, path)
 
     def _with(self, opened: set[str], node: str) -> NetworkState:
         # Only the innermost need naming: what is above them is open with them.

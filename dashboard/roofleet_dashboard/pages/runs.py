@@ -78,7 +78,7 @@ def _grid(state: RunsState) -> Any:
             "rowSelection": {"mode": "multiRow", "enableClickSelection": False},
             "selectionColumnDef": {"pinned": "left", "width": 44},
             "tooltipShowDelay": 300,
-            "overlayNoRowsTemplate": "No run passes these filters",
+            "localeText": {"noRowsToShow": "No run to show"},
             "pagination": True,
             "paginationPageSize": 20,
             "paginationPageSizeSelector": [20, 50, 100],

@@ -1,0 +1,158 @@
+"""What every store promises; a new kind of store joins by one more parameter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roofleet_collector.errors import SqlError, StoreInUse
+from roofleet_collector.store import Append, DuckDBStore, Store
+from roofleet_proto.tables import TABLES
+from tests.support import spans, table_rows
+
+
+@pytest.fixture(params=[DuckDBStore], ids=["duckdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store of each kind."""
+    opened: Store = request.param(tmp_path)
+    yield opened
+    opened.close()
+
+
+def count(store: Store, table: str = "spans") -> int:
+    """Rows of a table."""
+    return int(store.query(f"SELECT count(*) FROM {table}").read_all().column(0)[0].as_py())
+
+
+def test_rows_are_there_when_the_append_resolves(store: Store) -> None:
+    """A resolved append is visible to the next query."""
+    store.append(Append({"spans": spans(10)}, ("a", 1, 1))).result()
+    assert count(store) == 10
+
+
+def test_a_key_counts_once(store: Store) -> None:
+    """The second append under a key is a duplicate and stores nothing, whatever its rows."""
+    first = store.append(Append({"spans": spans(10)}, ("a", 1, 1))).result()
+    second = store.append(Append({"spans": spans(99)}, ("a", 1, 1))).result()
+    assert (first.duplicate, second.duplicate, count(store)) == (False, True, 10)
+
+
+@pytest.mark.parametrize("key", [("b", 1, 1), ("a", 2, 1), ("a", 1, 2)])
+def test_every_part_of_the_key_tells_appends_apart(store: Store, key: tuple[str, int, int]) -> None:
+    """Another agent, epoch or sequence is another batch."""
+    store.append(Append({"spans": spans(1)}, ("a", 1, 1))).result()
+    assert not store.append(Append({"spans": spans(1)}, key)).result().duplicate
+
+
+def test_a_duplicate_in_flight_counts_once(store: Store) -> None:
+    """The same key appended many times at once is stored once."""
+    futures = [store.append(Append({"spans": spans(5)}, ("a", 1, 1))) for _ in range(50)]
+    assert [f.result().duplicate for f in futures].count(False) == 1
+    assert count(store) == 5
+
+
+def test_an_append_is_whole_or_not_at_all(store: Store) -> None:
+    """If one of an append's tables fails, none of its rows and not its key are stored; others are."""
+    broken = pa.table({"nothing": [1]})
+    futures = [
+        store.append(Append({"spans": spans(1)}, ("a", 1, 1))),
+        store.append(Append({"spans": spans(7), "steps": broken}, ("a", 1, 2))),
+        store.append(Append({"spans": spans(1)}, ("a", 1, 3))),
+    ]
+    assert not futures[0].result().duplicate
+    with pytest.raises(Exception, match=r"columns|nothing"):
+        futures[1].result()
+    assert not futures[2].result().duplicate
+    assert count(store) == 2
+    assert not store.append(Append({"spans": spans(7)}, ("a", 1, 2))).result().duplicate
+
+
+def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Rows and keys outlive the process's store."""
+    first = DuckDBStore(tmp_path)
+    first.append(Append({"spans": spans(3)}, ("a", 1, 1))).result()
+    first.close()
+    second = DuckDBStore(tmp_path)
+    assert second.append(Append({"spans": spans(3)}, ("a", 1, 1))).result().duplicate
+    assert count(second) == 3
+    second.close()
+
+
+def test_one_process_opens_the_data(store: Store, tmp_path: Path) -> None:
+    """Data that another process holds is an error that says what to do."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from roofleet_collector.store import DuckDBStore\n"
+        "from roofleet_collector.errors import StoreInUse\n"
+        "try: DuckDBStore(Path(sys.argv[1]))\nexcept StoreInUse as e: print('in use:', e)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "in use:" in answer.stdout
+    assert "--server" in answer.stdout
+    assert issubclass(StoreInUse, Exception)
+
+
+def test_a_row_that_replaces_takes_the_place_of_the_older(store: Store) -> None:
+    """Of rows with one key the last stays, within an append and across appends."""
+
+    def host(name: str) -> dict[str, str]:
+        return {"host_id": "h", "hostname": name}
+
+    schema = TABLES["hosts"].schema
+    for names in (["one"], ["two", "three"]):
+        rows = pa.Table.from_pylist([host(name) for name in names], schema=schema)
+        store.append(Append({"hosts": rows})).result()
+    found = store.query("SELECT hostname FROM hosts").read_all().column(0).to_pylist()
+    assert found == ["three"]
+
+
+def test_hosts_are_touched(store: Store) -> None:
+    """When a host was last heard of is noted without touching anything else."""
+    rows = pa.Table.from_pylist([{"host_id": "h", "hostname": "one"}], schema=TABLES["hosts"].schema)
+    store.append(Append({"hosts": rows})).result()
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    store.touch_hosts({"h": at, "unknown": at}).result()
+    found = store.query("SELECT hostname, last_seen_at FROM hosts").read_all().to_pylist()
+    assert found == [{"hostname": "one", "last_seen_at": at}]
+
+
+def test_a_query_only_reads(store: Store) -> None:
+    """Writing through a query is refused."""
+    with pytest.raises(SqlError):
+        store.query("DELETE FROM spans").read_all()
+
+
+def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+    """Close finishes what was appended; a second close does nothing."""
+    opened = DuckDBStore(tmp_path)
+    future = opened.append(Append({"spans": spans(1)}, ("a", 1, 1)))
+    opened.close()
+    opened.close()
+    assert future.result().duplicate is False
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_rows_in_are_rows_out(data: st.DataObject) -> None:
+    """Any rows of any table come out equal, column by column."""
+    name = data.draw(st.sampled_from(sorted(n for n, t in TABLES.items() if not t.replaces)))
+    rows = data.draw(table_rows(name))
+    with tempfile.TemporaryDirectory() as folder:
+        store = DuckDBStore(Path(folder))
+        store.append(Append({name: rows})).result()
+        found = store.query(f"SELECT * FROM {name}").read_all()
+        store.close()
+    for column in rows.column_names:
+        assert found.column(column).to_pylist() == rows.column(column).to_pylist(), column
+        assert found.schema.field(column).type == rows.schema.field(column).type, column
