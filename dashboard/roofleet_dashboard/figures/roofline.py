@@ -11,11 +11,16 @@ import plotly.graph_objects as go
 
 from roofleet_analysis import units
 from roofleet_analysis.catalogs.hardware import Hardware
+from roofleet_dashboard.figures.label_places import Dot, label_places
 from roofleet_dashboard.figures.palette import OKABE_ITO, SYMBOLS, Theme
 
 __all__ = ["DeviceRoofs", "Roof", "Series", "drawable", "hardware_roofs", "measured_roofs", "roofline_figure"]
 
 Row = Mapping[str, Any]
+Span = tuple[float, float]
+
+_PLOT_HEIGHT = 560
+_MODEL_SIZE = 18.0
 
 
 @dataclass(frozen=True)
@@ -90,26 +95,56 @@ def roofline_figure(
     """The chart. Compute roofs are drawn for `dtypes` only; a click on a point gives its `customdata`:
     run id, phase, level, name."""
     figure = go.Figure()
-    low, high = _span(series, devices, dtypes)
+    across, up = _spans(series, devices, dtypes)
     for number, device in enumerate(devices):
-        _add_roofs(figure, device, dtypes, low, high, theme.roofs[number % len(theme.roofs)])
+        _add_roofs(figure, device, dtypes, *across, theme.roofs[number % len(theme.roofs)])
+    places = _label_places(series, across, up)
     for number, one in enumerate(series):
-        _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme)
-    _style(figure, low, high, theme)
+        _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme, places[number])
+    _style(figure, across, up, theme)
     return figure
 
 
-def _span(
+def _spans(
     series: Sequence[Series], devices: Sequence[DeviceRoofs], dtypes: Sequence[str]
-) -> tuple[float, float]:
-    """The range of the horizontal axis: every point, and every ridge with room for its roof."""
-    seen = [row["arithmetic_intensity"] for one in series for row in one.rows if drawable(row)]
-    for device in devices:
-        for memory, computes in _pairs(device, dtypes):
-            seen += [compute.per_s / memory.per_s for compute in computes if memory]
-    if not seen:
-        return 0.1, 1000.0
-    return min(min(seen) / 3, 0.3), max(max(seen) * 6, 30.0)
+) -> tuple[Span, Span]:
+    """The range of each axis: every point, and every ridge with room for its roof."""
+    rows = [row for one in series for row in one.rows if drawable(row)]
+    ridges = [
+        (compute.per_s / memory.per_s, compute.per_s)
+        for device in devices
+        for memory, computes in _pairs(device, dtypes)
+        for compute in computes
+    ]
+    xs = [row["arithmetic_intensity"] for row in rows] + [x for x, _ in ridges]
+    ys = [row["achieved_flops_per_s"] for row in rows] + [y for _, y in ridges]
+    if not xs:
+        return (0.1, 1000.0), (1e9, 1e13)
+    return (min(min(xs) / 3, 0.3), max(max(xs) * 6, 30.0)), (min(ys) / 4, max(ys) * 3)
+
+
+def _label_places(series: Sequence[Series], across: Span, up: Span) -> list[list[str | None]]:
+    """A place for the name of each drawable point of a role, those that take longest first."""
+    wide, high = 560.0, 420.0  # of a small screen's chart, so that larger ones have room to spare
+    named = [
+        (number, place, row)
+        for number, one in enumerate(series)
+        for place, row in enumerate(row for row in one.rows if drawable(row))
+    ]
+    named.sort(key=lambda item: -(item[2]["share_of_phase"] or 0.0))
+    dots = [
+        Dot(
+            wide * math.log(row["arithmetic_intensity"] / across[0]) / math.log(across[1] / across[0]),
+            high * math.log(up[1] / row["achieved_flops_per_s"]) / math.log(up[1] / up[0]),
+            _MODEL_SIZE if row["level"] == "model" else _size(row["share_of_phase"] or 0.0),
+            row["name"] if row["level"] == "role" else "",
+        )
+        for _, _, row in named
+    ]
+    found: list[list[str | None]] = [[None] * sum(drawable(row) for row in one.rows) for one in series]
+    for (number, place, _), where in zip(named, label_places(dots, wide), strict=True):
+        found[number][place] = where
+    return found
 
 
 def _pairs(device: DeviceRoofs, dtypes: Sequence[str]) -> list[tuple[Roof, list[Roof]]]:
@@ -186,28 +221,30 @@ def _ridge(device: DeviceRoofs, compute: Roof, ridge: float, colour: str, group:
     )
 
 
-def _add_points(figure: go.Figure, series: Series, colour: str, theme: Theme) -> None:
+def _add_points(
+    figure: go.Figure, series: Series, colour: str, theme: Theme, places: Sequence[str | None]
+) -> None:
+    drawn = list(zip((row for row in series.rows if drawable(row)), places, strict=True))
     for is_model in (False, True):
-        rows = [row for row in series.rows if (row["level"] == "model") == is_model and drawable(row)]
+        rows = [row for row, _ in drawn if (row["level"] == "model") == is_model]
         if not rows:
             continue
+        where = [place for row, place in drawn if (row["level"] == "model") == is_model]
         shares = [row["share_of_phase"] or 0.0 for row in rows]
-        labelled = not is_model and rows[0]["level"] == "role"
+        labelled = any(where)
         figure.add_trace(
             go.Scatter(
                 x=[row["arithmetic_intensity"] for row in rows],
                 y=[row["achieved_flops_per_s"] for row in rows],
                 mode="markers+text" if labelled else "markers",
-                text=[row["name"] if share >= 0.01 else "" for row, share in zip(rows, shares, strict=True)]
-                if labelled
-                else None,
-                textposition="middle right",
+                text=[row["name"] if place else "" for row, place in zip(rows, where, strict=True)],
+                textposition=[place or "middle right" for place in where],
                 textfont={"size": 11, "color": theme.text},
                 name=f"{series.label} · whole model" if is_model else series.label,
                 marker={
                     "symbol": "star" if is_model else SYMBOLS[series.shape % len(SYMBOLS)],
                     "color": colour,
-                    "size": 18 if is_model else [_size(share) for share in shares],
+                    "size": _MODEL_SIZE if is_model else [_size(share) for share in shares],
                     "opacity": 1.0 if is_model else 0.8,
                     "line": {"width": 1.2, "color": theme.text if is_model else theme.surface},
                 },
@@ -251,7 +288,7 @@ def _wrapped(text: str, width: int = 60) -> str:
     return "<br>".join(text[place : place + width] for place in range(0, len(text), width))
 
 
-def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
+def _style(figure: go.Figure, across: Span, up: Span, theme: Theme) -> None:
     entries = sum(trace.showlegend is not False for trace in figure.data)
     axis = {
         "type": "log",
@@ -261,7 +298,7 @@ def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
         "ticks": "outside",
     }
     figure.update_layout(
-        height=480 + 24 * entries,
+        height=_PLOT_HEIGHT + 24 * entries,
         margin={"l": 8, "r": 12, "t": 12, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -271,7 +308,7 @@ def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
             "orientation": "v",
             "x": 0,
             "xanchor": "left",
-            "y": -90 / 480,
+            "y": -90 / _PLOT_HEIGHT,
             "yanchor": "top",
             "itemsizing": "constant",
             "font": {"size": 12},
@@ -281,25 +318,20 @@ def _style(figure: go.Figure, low: float, high: float, theme: Theme) -> None:
         dragmode="pan",
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.faint, "activecolor": theme.text},
     )
-    highs = [max(trace.y) for trace in figure.data if len(trace.y)]
-    lows = [min(trace.y) for trace in figure.data if trace.mode and "markers" in trace.mode and len(trace.y)]
-    top, bottom = max(highs, default=1e12) * 4, min(lows, default=1e9) / 4
     figure.update_xaxes(
-        **axis, **_ticks(low, high, ""), title="Arithmetic intensity (FLOP/byte)",
-        range=[math.log10(low), math.log10(high)],
+        **axis, **_ticks(*across), title="Arithmetic intensity (FLOP/byte)",
+        range=[math.log10(end) for end in across],
     )  # fmt: skip
     figure.update_yaxes(
-        **axis, **_ticks(bottom, top, ""), title="Achieved (FLOP/s)", automargin=True,
-        range=[math.log10(bottom), math.log10(top)],
+        **axis, **_ticks(*up), title="Achieved (FLOP/s)", automargin=True,
+        range=[math.log10(end) for end in up],
     )  # fmt: skip
 
 
-def _ticks(low: float, high: float, unit: str) -> dict[str, Any]:
+def _ticks(low: float, high: float) -> dict[str, Any]:
     """A tick at each power of ten, well beyond the range so that panning finds some."""
     powers = range(math.floor(math.log10(low)) - 3, math.ceil(math.log10(high)) + 4)
     return {
-        "tickvals": [10.0**power for power in powers],
-        "ticktext": [
-            units.tick_text(10.0**power, unit) if power >= 0 else f"{10.0**power:g}" for power in powers
-        ],
+        "tickvals": [10.0**n for n in powers],
+        "ticktext": [units.tick_text(10.0**n, "") if n >= 0 else f"{10.0**n:g}" for n in powers],
     }

@@ -1,0 +1,78 @@
+"""The database's schema is the tables', and every view is documented column by column."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from roofleet_collector.store import DuckDBStore
+from roofleet_collector.store.schema import VIEWS, create_table, migrate, migrations, view_doc, view_sql
+from roofleet_proto.tables import TABLES
+
+ROOT = Path(__file__).parents[2]
+DESCRIBE = (
+    "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE table_name = ? "
+    "AND NOT internal ORDER BY column_index"
+)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_migrations_end_at_the_tables_of_the_vocabulary(table: str) -> None:
+    """A column added to tables.py without a migration, or the other way round, fails here."""
+    migrated, fresh = duckdb.connect(), duckdb.connect()
+    migrate(migrated)
+    fresh.execute(create_table(TABLES[table]))
+    found = migrated.execute(DESCRIBE, [table]).fetchall()
+    assert found == fresh.execute(DESCRIBE, [table]).fetchall()
+    assert found
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """Every number from 1 on is there once."""
+    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_migrating_twice_changes_nothing() -> None:
+    """A database at the newest schema stays as it is."""
+    connection = duckdb.connect()
+    first = migrate(connection)
+    connection.execute("INSERT INTO hosts (host_id, hostname) VALUES ('h', 'one')")
+    assert migrate(connection) == first
+    assert connection.execute("SELECT hostname FROM hosts").fetchall() == [("one",)]
+
+
+def test_data_of_a_newer_roofleet_is_refused() -> None:
+    """A schema that is not known yet is left alone."""
+    connection = duckdb.connect()
+    newest = migrate(connection)
+    connection.execute("INSERT INTO schema_version VALUES (?)", [newest + 1])
+    with pytest.raises(RuntimeError, match="install a newer one"):
+        migrate(connection)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_column_has_a_sentence(store: DuckDBStore, view: str) -> None:
+    """The head of a view's file documents exactly its columns, in their order."""
+    columns = store.query(f"SELECT * FROM {view}").read_all().column_names
+    doc = view_doc(view)
+    assert list(doc.columns) == columns
+    assert all(sentence.endswith(".") for sentence in (doc.doc, *doc.columns.values()))
+
+
+def test_every_view_file_is_published() -> None:
+    """No .sql file lies about that is not laid."""
+    folder = ROOT / "collector/roofleet_collector/store/views"
+    assert {f.stem for f in folder.glob("*.sql")} == {*VIEWS, "macros"}
+    assert "CREATE OR REPLACE MACRO" in view_sql("macros")
+
+
+def test_the_schema_page_is_up_to_date() -> None:
+    """docs/schema.md is what `make schema` writes."""
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "docs/make_schema.py")], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (ROOT / "docs/schema.md").read_text()

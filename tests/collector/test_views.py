@@ -1,0 +1,238 @@
+"""The published views, on rows made so that every figure can be worked out by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from roofleet_agent.rows import table_of
+from roofleet_collector.store import Append, DuckDBStore
+
+RUN = {
+    "run_id": "r", "host_id": "h", "device_id": "d", "model_id": "m", "status": "done",
+    "started_at": datetime(2026, 1, 1, tzinfo=UTC), "dtype": "fp32", "variant": "base", "weights": "random",
+    "attention": "sdpa", "engine": "test", "batch_size": 2, "prompt_tokens": 10, "new_tokens": 3,
+    "logits": "last", "iterations": 1, "warmup": 1, "energy_j": 12.0,
+}  # fmt: skip
+ROOF = {"device_id": "d", "source": "by hand"}
+# Compute 1e9 FLOP/s and memory 1e9 bytes/s measured: one FLOP or byte a nanosecond, ridge at 1.
+ROOFS = [
+    {
+        **ROOF,
+        "roof_id": "1",
+        "kind": "compute",
+        "dtype": "fp32",
+        "flops_per_s": 1e9,
+        "source_kind": "measured",
+    },
+    {**ROOF, "roof_id": "2", "kind": "memory", "bytes_per_s": 1e9, "source_kind": "measured"},
+    {
+        **ROOF,
+        "roof_id": "3",
+        "kind": "compute",
+        "dtype": "fp32",
+        "flops_per_s": 9e9,
+        "source_kind": "datasheet",
+    },
+    {**ROOF, "roof_id": "4", "kind": "memory", "bytes_per_s": 9e9, "source_kind": "datasheet"},
+]
+
+
+def _step(kind: str, phase: str, index: int, ns: int, iteration: int = 1) -> dict[str, Any]:
+    return {
+        "run_id": "r", "phase": phase, "pass": kind, "iteration": iteration, "step_index": index,
+        "is_warmup": iteration == 0, "start_ns": 0, "duration_ns": ns,
+        "tokens": 10 if phase == "prefill" else 1, "cache_tokens": 0,
+    }  # fmt: skip
+
+
+def _span(path: str, ns: int, self_ns: int, index: int = 0, phase: str = "decode") -> dict[str, Any]:
+    return {
+        "run_id": "r", "phase": phase, "iteration": 1, "step_index": index, "path": path, "start_ns": 0,
+        "duration_ns": ns, "self_ns": self_ns,
+    }  # fmt: skip
+
+
+def _cost(index: int, path: str, flops: int, other: int, weights: int, known: bool = True) -> dict[str, Any]:
+    row = {"run_id": "r", "phase": "decode", "op_index": index, "path": path, "is_known": known,
+           "formula_version": 1}  # fmt: skip
+    if known:
+        row |= {"matmul_flops": flops, "causal_flops": flops, "other_flops": other, "weight_bytes": weights,
+                "activation_bytes": 0, "kv_read_bytes": 0, "kv_write_bytes": 0}  # fmt: skip
+    return row
+
+
+def _op(index: int, path: str) -> dict[str, Any]:
+    return {"run_id": "r", "phase": "decode", "op_index": index, "path": path, "op": "aten.linear",
+            "inputs": [], "outputs": [], "is_view": False}  # fmt: skip
+
+
+def _layer(path: str, index: int) -> dict[str, Any]:
+    return {
+        "run_id": "r", "path": path, "parent_path": path.rpartition(".")[0] if path else None,
+        "layer_index": index, "depth": path.count(".") + 1 if path else 0, "module_type": "Layer",
+        "role": "mlp", "block_index": None, "is_leaf": path in ("a.x", "a.y"), "parameters": 0,
+        "parameter_bytes": 0,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def filled(store: DuckDBStore) -> DuckDBStore:
+    """One run: a prefill of 1,000 ns and decode steps of 400 ns, 10 % slower when timed."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        "runs": [RUN],
+        "hosts": [{"host_id": "h", "hostname": "one"}],
+        "devices": [{"device_id": "d", "host_id": "h", "kind": "cpu", "name": "chip", "backend": "cpu",
+                     "device_index": 0}],
+        "models": [{"model_id": "m", "name": "tiny", "origin": "catalog", "architecture": "Tiny",
+                    "task": "generate", "parameters": 5}],
+        "roofs": ROOFS,
+        "layers": [_layer("", 0), _layer("a", 1), _layer("a.x", 2), _layer("a.y", 3)],
+        "steps": [
+            # the warm-up would spoil every figure if it counted
+            *(_step(kind, "decode", i, 9_000, iteration=0) for kind in ("bare", "timed") for i in (0, 1)),
+            _step("bare", "prefill", 0, 1_000), _step("timed", "prefill", 0, 1_100),
+            _step("bare", "decode", 0, 400), _step("bare", "decode", 1, 400),
+            _step("timed", "decode", 0, 440), _step("timed", "decode", 1, 440),
+        ],
+        "spans": [
+            s for i in (0, 1)
+            for s in (_span("", 430, 30, i), _span("a", 400, 50, i), _span("a.x", 250, 250, i),
+                      _span("a.y", 100, 100, i))
+        ],
+        "ops": [_op(0, "a.x"), _op(1, "a.y"), _op(2, "a.y")],
+        # a.x: 200 FLOP on 50 bytes, compute; a.y: 10 FLOP on 80 bytes, memory, and an op nobody knows
+        "op_costs": [_cost(0, "a.x", 190, 10, 50), _cost(1, "a.y", 10, 0, 80), _cost(2, "a.y", 0, 0, 0, False)],
+    }  # fmt: skip
+    store.append(Append({name: table_of(name, listed) for name, listed in rows.items()})).result()
+    return store
+
+
+def one(store: DuckDBStore, sql: str) -> dict[str, Any]:
+    """The only row of a query."""
+    rows: list[dict[str, Any]] = store.query(sql).read_all().to_pylist()
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_the_run_summary_tells_latency_throughput_and_energy(filled: DuckDBStore) -> None:
+    """1,000 + 2 x 400 ns make 3 tokens in 2 sequences: 6 tokens in 1.8 us, 12 J over 6 tokens."""
+    row = one(filled, "SELECT * FROM run_summary")
+    assert (row["time_to_first_token_ns"], row["time_per_output_token_ns"]) == (1_000, 400)
+    assert row["tokens_per_s"] == pytest.approx(6 / 1.8e-6)
+    assert row["energy_per_token_j"] == pytest.approx(2.0)
+    assert (row["hostname"], row["device_name"], row["model_name"], row["status"]) == (
+        "one", "chip", "tiny", "done",
+    )  # fmt: skip
+
+
+def test_overhead_is_timed_over_bare_in_pairs(filled: DuckDBStore) -> None:
+    """1,100 / 1,000 and 440 / 400 are both 1.1, and so is their mean."""
+    assert one(filled, "SELECT instrumentation_overhead AS o FROM run_summary")["o"] == pytest.approx(1.1)
+
+
+def test_coverage_is_the_layers_below_the_model_over_the_bare_step(filled: DuckDBStore) -> None:
+    """50 + 250 + 100 ns of layers explain a bare step of 400 ns; the model's own 30 do not count."""
+    row = one(filled, "SELECT layer_time_coverage AS c FROM phase_summary WHERE phase = 'decode'")
+    assert row["c"] == pytest.approx(1.0)
+
+
+def test_warm_up_is_left_out(filled: DuckDBStore) -> None:
+    """Two measured steps a phase and iteration, none of the warm-up's 9,000 ns."""
+    row = one(filled, "SELECT steps, bare_p95_ns FROM phase_summary WHERE phase = 'decode'")
+    assert row == {"steps": 2, "bare_p95_ns": 400}
+
+
+def test_measured_roofs_come_before_the_datasheets(filled: DuckDBStore) -> None:
+    """A device with both is held against what was measured, and the row says so."""
+    row = one(filled, "SELECT * FROM run_roofs")
+    assert (row["compute_flops_per_s"], row["memory_bytes_per_s"]) == (1e9, 1e9)
+    assert (row["compute_source_kind"], row["memory_source_kind"]) == ("measured", "measured")
+
+
+def test_a_layers_figures_are_its_own_and_totals_include_what_is_inside(filled: DuckDBStore) -> None:
+    """ "a" computes nothing itself; with a.x and a.y inside it is 200 matrix FLOP on 130 bytes."""
+    row = one(filled, "SELECT * FROM layer_summary WHERE phase = 'decode' AND path = 'a'")
+    assert (row["self_ns"], row["p50_ns"], row["matmul_flops"], row["bound"]) == (50, 400, None, None)
+    assert (row["total_matmul_flops"], row["total_other_flops"], row["total_weight_bytes"]) == (200, 10, 130)
+    root = one(filled, "SELECT * FROM layer_summary WHERE phase = 'decode' AND path = ''")
+    assert root["total_matmul_flops"] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "bound", "roof_ns", "fraction", "intensity"),
+    [("a.x", "compute", 200, 200 / 250, 4.0), ("a.y", "memory", 80, 80 / 100, 10 / 80)],
+)
+def test_a_layer_is_bound_by_the_side_of_the_ridge(
+    filled: DuckDBStore, path: str, bound: str, roof_ns: float, fraction: float, intensity: float
+) -> None:
+    """200 FLOP on 50 bytes lie right of a ridge at 1, 10 FLOP on 80 bytes left of it."""
+    row = one(filled, f"SELECT * FROM layer_summary WHERE phase = 'decode' AND path = '{path}'")
+    assert row["bound"] == bound
+    assert row["time_at_roof_ns"] == pytest.approx(roof_ns)
+    assert row["roofline_fraction"] == pytest.approx(fraction)
+    assert row["arithmetic_intensity"] == pytest.approx(intensity)
+
+
+def test_a_short_layer_far_from_the_roof_is_overhead(filled: DuckDBStore) -> None:
+    """Ten times the time for the same work: below a quarter of the roof, with ops of nanoseconds."""
+    slow = [_span("a.x", 2_500, 2_500, index) for index in (2, 3, 4, 5, 6)]
+    filled.append(Append({"spans": table_of("spans", slow)})).result()
+    row = one(filled, "SELECT bound FROM layer_summary WHERE phase = 'decode' AND path = 'a.x'")
+    assert row["bound"] == "overhead"
+
+
+def test_unknown_ops_are_counted_and_add_nothing(filled: DuckDBStore) -> None:
+    """The op without a formula is in the count and in no sum."""
+    row = one(filled, "SELECT unknown_ops, matmul_flops FROM phase_summary WHERE phase = 'decode'")
+    assert row == {"unknown_ops": 1, "matmul_flops": 200}
+    assert one(filled, "SELECT unknown_ops FROM run_summary") == {"unknown_ops": 1}
+
+
+def test_without_a_roof_there_is_no_bound(filled: DuckDBStore) -> None:
+    """A run in a dtype that has no roof has its times and no bound, rather than a wrong one."""
+    other = dict(RUN, dtype="bf16")
+    filled.append(Append({"runs": table_of("runs", [other])})).result()
+    row = one(filled, "SELECT self_ns, bound, attainable_flops_per_s AS a, roofline_fraction AS f "
+              "FROM layer_summary WHERE phase = 'decode' AND path = 'a.x'")  # fmt: skip
+    assert row == {"self_ns": 250, "bound": None, "a": None, "f": None}
+
+
+def test_bottlenecks_come_in_the_order_of_what_they_would_save(filled: DuckDBStore) -> None:
+    """a.x and "a" would save 50 ns each, the model 30, a.y 20."""
+    rows = filled.query("SELECT rank, path, saving_ns FROM bottlenecks WHERE phase = 'decode' ORDER BY rank")
+    assert [(r["rank"], r["path"], round(r["saving_ns"])) for r in rows.read_all().to_pylist()] == [
+        (1, "a", 50), (2, "a.x", 50), (3, "", 30), (4, "a.y", 20),
+    ]  # fmt: skip
+
+
+def test_roofline_points_are_model_roles_and_layers(filled: DuckDBStore) -> None:
+    """The role's point is the sum of its layers', the model's is the whole step's."""
+    rows = filled.query(
+        "SELECT level, name, flops, bytes, time_ns FROM roofline_points WHERE phase = 'decode' ORDER BY ALL"
+    ).read_all()
+    assert [tuple(r.values()) for r in rows.to_pylist()] == [
+        ("layer", "a.x", 200, 50, 250), ("layer", "a.y", 10, 80, 100), ("model", "tiny", 210, 130, 400),
+        ("role", "mlp", 210, 130, 350),
+    ]  # fmt: skip
+
+
+def test_a_run_that_has_not_finished_is_in_the_summary(store: DuckDBStore) -> None:
+    """A run without a step yet has its row, with NULL where nothing is known."""
+    running = {k: v for k, v in RUN.items() if k != "energy_j"} | {"status": "running"}
+    store.append(Append({"runs": table_of("runs", [running])})).result()
+    row = one(store, "SELECT status, tokens_per_s, layer_time_coverage FROM run_summary")
+    assert row == {"status": "running", "tokens_per_s": None, "layer_time_coverage": None}
+
+
+def test_the_fleet_shows_the_latest_reading(filled: DuckDBStore) -> None:
+    """Of two readings the newer is shown; a gauge the device does not give stays NULL."""
+    readings = [
+        {"device_id": "d", "read_at": datetime(2026, 1, 1, 0, 0, s, tzinfo=UTC), "utilization": s / 10}
+        for s in (1, 5)
+    ]
+    filled.append(Append({"readings": table_of("readings", readings)})).result()
+    row = one(filled, "SELECT utilization, power_w, runs, is_online FROM fleet_status")
+    assert row == {"utilization": 0.5, "power_w": None, "runs": 1, "is_online": None}
