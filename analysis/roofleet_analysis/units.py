@@ -177,13 +177,14 @@ def moment_text(moment: datetime | None) -> str:
 
 
 def exact_text(n: Number, unit: str = "") -> str:
-    """The number in its base unit with all its digits: "34,173,816 ns"."""
+    """The number in its base unit: "34,173,816 ns". Whole numbers have all their digits, others at least six."""
     if (value := _known(n)) is None:
         return UNKNOWN
     if n is not None and value == int(value):
         digits = f"{int(n):,}"
     else:
-        digits = f"{value:,.6f}".rstrip("0") if abs(value) >= 0.001 else f"{value:.4g}"
+        decimals = 0 if abs(value) >= 1e6 else 3 if abs(value) >= 1e3 else 6
+        digits = f"{value:,.{decimals}f}" if abs(value) >= 0.001 else f"{value:.4g}"
     return f"{digits} {unit}".rstrip()
 
 

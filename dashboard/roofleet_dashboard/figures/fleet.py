@@ -50,7 +50,8 @@ def _host(rows: Sequence[Row], traces: Mapping[str, Sequence[float]]) -> Any:
     host = rows[0]
     online = bool(host["is_online"])
     seen = units.ago_text(host["last_seen_s"])
-    facts = [host["cpu_name"], units.capacity_text(host["host_memory_bytes"]), host["os"]]
+    memory = host["host_memory_bytes"]
+    facts = [host["cpu_name"], units.capacity_text(memory) if memory else None, host["os"]]
     head = html.Div(
         [
             html.Div(
@@ -58,7 +59,7 @@ def _host(rows: Sequence[Row], traces: Mapping[str, Sequence[float]]) -> Any:
                     html.H2(host["hostname"], className="rf-host-name"),
                     dmc.Badge(
                         "online" if online else "offline",
-                        color="teal" if online else "gray",
+                        color="green.9" if online else "gray.7",
                         variant="filled" if online else "outline",
                     ),
                     html.Span(
@@ -105,7 +106,7 @@ def _device(row: Row, trace: Sequence[float], online: bool) -> Any:
             html.Div(
                 [
                     html.Strong(row["device_name"]),
-                    dmc.Badge(row["device_kind"].upper(), variant="light", color="blue"),
+                    dmc.Badge(row["device_kind"].upper(), variant="outline", color="gray.7"),
                     html.Span(
                         f"{units.count_text(runs)} run{'' if runs == 1 else 's'}", className="rf-faint"
                     ),

@@ -40,6 +40,8 @@ class DeviceRoofs:
 
     title: str
     roofs: tuple[Roof, ...]
+    drawn: tuple[str, ...] = ()
+    """The dtypes whose compute roofs are drawn."""
 
     def dtypes(self) -> list[str]:
         """The dtypes it has compute roofs for."""
@@ -56,7 +58,7 @@ class Series:
     """Number of the run among those shown: it decides the symbol."""
 
 
-def measured_roofs(title: str, rows: Sequence[Row]) -> DeviceRoofs:
+def measured_roofs(title: str, rows: Sequence[Row], drawn: Sequence[str]) -> DeviceRoofs:
     """Roofs from rows of roofline_roofs, all of one device."""
     return DeviceRoofs(
         title,
@@ -70,10 +72,11 @@ def measured_roofs(title: str, rows: Sequence[Row]) -> DeviceRoofs:
             )
             for row in rows
         ),
+        tuple(drawn),
     )
 
 
-def hardware_roofs(entry: Hardware) -> DeviceRoofs:
+def hardware_roofs(entry: Hardware, drawn: Sequence[str]) -> DeviceRoofs:
     """Roofs of a catalogue entry: its datasheet's."""
     compute = [
         Roof("compute", dtype, best.flops_per_s, "datasheet", best.source)
@@ -81,7 +84,7 @@ def hardware_roofs(entry: Hardware) -> DeviceRoofs:
         if (best := entry.compute_roof(dtype)) is not None
     ]
     memory = Roof("memory", entry.memory_level, entry.memory_bytes_per_s, "datasheet", entry.memory_source)
-    return DeviceRoofs(entry.title, (*compute, memory))
+    return DeviceRoofs(entry.title, (*compute, memory), tuple(drawn))
 
 
 def drawable(row: Row) -> bool:
@@ -89,15 +92,13 @@ def drawable(row: Row) -> bool:
     return all((row[axis] or 0) > 0 for axis in ("arithmetic_intensity", "achieved_flops_per_s"))
 
 
-def roofline_figure(
-    series: Sequence[Series], devices: Sequence[DeviceRoofs], dtypes: Sequence[str], theme: Theme
-) -> go.Figure:
-    """The chart. Compute roofs are drawn for `dtypes` only; a click on a point gives its `customdata`:
-    run id, phase, level, name."""
+def roofline_figure(series: Sequence[Series], devices: Sequence[DeviceRoofs], theme: Theme) -> go.Figure:
+    """The chart. A click on a point gives its `customdata`: run id, phase, level, name. The legend has one
+    entry for each series and one for the roofs of each device and kind of source."""
     figure = go.Figure()
-    across, up = _spans(series, devices, dtypes)
+    across, up = _spans(series, devices)
     for number, device in enumerate(devices):
-        _add_roofs(figure, device, dtypes, *across, theme.roofs[number % len(theme.roofs)])
+        _add_roofs(figure, device, *across, theme.roofs[number % len(theme.roofs)])
     places = _label_places(series, across, up)
     for number, one in enumerate(series):
         _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme, places[number])
@@ -105,15 +106,13 @@ def roofline_figure(
     return figure
 
 
-def _spans(
-    series: Sequence[Series], devices: Sequence[DeviceRoofs], dtypes: Sequence[str]
-) -> tuple[Span, Span]:
+def _spans(series: Sequence[Series], devices: Sequence[DeviceRoofs]) -> tuple[Span, Span]:
     """The range of each axis: every point, and every ridge with room for its roof."""
     rows = [row for one in series for row in one.rows if drawable(row)]
     ridges = [
         (compute.per_s / memory.per_s, compute.per_s)
         for device in devices
-        for memory, computes in _pairs(device, dtypes)
+        for memory, computes in _pairs(device)
         for compute in computes
     ]
     xs = [row["arithmetic_intensity"] for row in rows] + [x for x, _ in ridges]
@@ -147,7 +146,7 @@ def _label_places(series: Sequence[Series], across: Span, up: Span) -> list[list
     return found
 
 
-def _pairs(device: DeviceRoofs, dtypes: Sequence[str]) -> list[tuple[Roof, list[Roof]]]:
+def _pairs(device: DeviceRoofs) -> list[tuple[Roof, list[Roof]]]:
     """Each memory roof with the compute roofs it leads up to: those from the same kind of source, and those
     that have no memory roof of their own kind."""
     memories = [roof for roof in device.roofs if roof.kind == "memory"]
@@ -158,51 +157,47 @@ def _pairs(device: DeviceRoofs, dtypes: Sequence[str]) -> list[tuple[Roof, list[
             roof
             for roof in device.roofs
             if roof.kind == "compute"
-            and roof.name in dtypes
+            and roof.name in device.drawn
             and (roof.source_kind == memory.source_kind or roof.source_kind not in kinds)
         ]
         pairs.append((memory, computes))
     return pairs
 
 
-def _add_roofs(
-    figure: go.Figure, device: DeviceRoofs, dtypes: Sequence[str], low: float, high: float, colour: str
-) -> None:
-    for memory, computes in _pairs(device, dtypes):
+def _add_roofs(figure: go.Figure, device: DeviceRoofs, low: float, high: float, colour: str) -> None:
+    for memory, computes in _pairs(device):
         ridges = [compute.per_s / memory.per_s for compute in computes]
-        end = max(ridges, default=high)
-        xs = _steps(low, end)
-        name = f"{device.title} · {memory.name} {units.bandwidth_text(memory.per_s)} ({memory.source_kind})"
-        figure.add_trace(_line(name, xs, [x * memory.per_s for x in xs], colour, memory, device))
+        xs = _steps(low, max(ridges, default=high))
+        bandwidth = units.bandwidth_text(memory.per_s)
+        slope = _line(device, memory, bandwidth, xs, [x * memory.per_s for x in xs], colour)
+        place = len(xs) // 6
+        slope.update(showlegend=True, textposition="bottom right")
+        slope.text = [f"{memory.name} · {bandwidth}" if n == place else "" for n in range(len(xs))]
+        figure.add_trace(slope)
         for compute, ridge in zip(computes, ridges, strict=True):
             xs = _steps(ridge, high)
             rate = units.rate_text(compute.per_s, "FLOP/s")
-            name = f"{device.title} · {compute.name} {rate} ({compute.source_kind})"
-            line = _line(name, xs, [compute.per_s] * len(xs), colour, compute, device)
-            line.update(
-                mode="lines+text",
-                text=[""] * (len(xs) - 1) + [f"{compute.name} · {rate}"],
-                textposition="top left",
-                textfont={"color": colour, "size": 11},
-            )
-            figure.add_trace(line)
-            figure.add_trace(_ridge(device, compute, ridge, colour, line.legendgroup))
+            flat = _line(device, compute, rate, xs, [compute.per_s] * len(xs), colour)
+            flat.text = [""] * (len(xs) - 1) + [f"{compute.name} · {rate}"]
+            figure.add_trace(flat)
+            figure.add_trace(_ridge(device, compute, ridge, colour, slope.legendgroup))
 
 
 def _line(
-    name: str, xs: list[float], ys: list[float], colour: str, roof: Roof, device: DeviceRoofs
+    device: DeviceRoofs, roof: Roof, height: str, xs: list[float], ys: list[float], colour: str
 ) -> go.Scatter:
-    what = (
-        units.rate_text(roof.per_s, "FLOP/s") if roof.kind == "compute" else units.bandwidth_text(roof.per_s)
-    )
+    name = f"{device.title} · roofs ({roof.source_kind})"
     return go.Scatter(
         x=xs,
         y=ys,
-        mode="lines",
+        mode="lines+text",
+        textposition="top left",
+        textfont={"color": colour, "size": 11},
         name=name,
         legendgroup=name,
+        showlegend=False,
         line={"color": colour, "width": 2, "dash": "solid" if roof.source_kind == "measured" else "dash"},
-        hovertemplate=f"<b>{device.title}</b><br>{roof.kind} roof, {roof.name}: {what}"
+        hovertemplate=f"<b>{device.title}</b><br>{roof.kind} roof, {roof.name}: {height}"
         f"<br>{roof.source_kind}: {_wrapped(roof.source)}<extra></extra>",
     )
 
@@ -240,13 +235,15 @@ def _add_points(
                 text=[row["name"] if place else "" for row, place in zip(rows, where, strict=True)],
                 textposition=[place or "middle right" for place in where],
                 textfont={"size": 11, "color": theme.text},
-                name=f"{series.label} · whole model" if is_model else series.label,
+                name=series.label,
+                legendgroup=series.label,
+                showlegend=not is_model or len(rows) == len(drawn),
                 marker={
                     "symbol": "star" if is_model else SYMBOLS[series.shape % len(SYMBOLS)],
                     "color": colour,
                     "size": _MODEL_SIZE if is_model else [_size(share) for share in shares],
                     "opacity": 1.0 if is_model else 0.8,
-                    "line": {"width": 1.2, "color": theme.text if is_model else theme.surface},
+                    "line": {"width": 1, "color": theme.text if is_model else theme.surface},
                 },
                 customdata=[[row["run_id"], row["phase"], row["level"], row["name"]] for row in rows],
                 hovertext=[_hover(series.label, row) for row in rows],
@@ -289,7 +286,7 @@ def _wrapped(text: str, width: int = 60) -> str:
 
 
 def _style(figure: go.Figure, across: Span, up: Span, theme: Theme) -> None:
-    entries = sum(trace.showlegend is not False for trace in figure.data)
+    entries = sum(bool(trace.showlegend) for trace in figure.data)
     axis = {
         "type": "log",
         "gridcolor": theme.grid,
@@ -333,5 +330,5 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
     powers = range(math.floor(math.log10(low)) - 3, math.ceil(math.log10(high)) + 4)
     return {
         "tickvals": [10.0**n for n in powers],
-        "ticktext": [units.tick_text(10.0**n, "") if n >= 0 else f"{10.0**n:g}" for n in powers],
+        "ticktext": [units.tick_text(10.0**n, "") if n >= 6 else f"{10.0**n:,.10g}" for n in powers],
     }

@@ -52,7 +52,7 @@ def figures_table(figures: Iterable[Figure], *, exact: bool = True) -> Any:
         )
         for f in figures
     ]
-    return html.Table(html.Tbody(body), className="rf-figures")
+    return html.Div(html.Table(html.Tbody(body), className="rf-figures"), className="rf-scroll")
 
 
 def rows_table(heads: Sequence[Any], body: Iterable[Sequence[Any]]) -> Any:
