@@ -24,13 +24,9 @@ def main() -> None:
         store.close()
     print("## Functions\n")
     print("| function | gives |\n| --- | --- |")
-    print(
-        "| `time_at_roof_ns(flops, bytes, compute_roof, memory_roof)` | time of that work at the roofs, in ns |"
-    )
+    print("| `time_at_roof_ns(flops, bytes, compute_roof, memory_roof)` | time at the roofs, in ns |")
     print("| `attainable_flops(flops, bytes, compute_roof, memory_roof)` | FLOP/s the roofs allow it |")
-    print(
-        "| `bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops)` | `compute`, `memory` or `overhead` |"
-    )
+    print("| `bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops)` | what binds it |")
     print("\n## Tables\n")
     for table in TABLES.values():
         print(f"### {table.name}\n\n{table.doc}", end=" ")

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from roofleet_agent.engines.base import ModelRequest, Workload
+from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_proto.codec import encode_rows
 from roofleet_proto.records import Batch
 from roofleet_proto.tables import FLAG, FLOAT, INT, TABLES, TEXT, TIME, Column

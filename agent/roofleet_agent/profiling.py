@@ -18,15 +18,7 @@ from typing import Any
 import torch
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import (
-    Engine,
-    ModelRequest,
-    Session,
-    Step,
-    Workload,
-    middle_cache_tokens,
-    phases_of,
-)
+from roofleet_agent.engines.base import Engine, Session, Step
 from roofleet_agent.inventory import device_id, host_id
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import Interval, LayerTimer
@@ -34,6 +26,7 @@ from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.tracing import TraceResult, layers_of, trace
+from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens, phases_of
 
 Progress = Callable[[str, float], None]
 """Hears what is being done and how far the run is, from 0 to 1."""

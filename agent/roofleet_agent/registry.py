@@ -9,7 +9,8 @@ from roofleet_agent.devices.base import Device
 from roofleet_agent.errors import DeviceNotFound, ModelRefused
 
 if TYPE_CHECKING:
-    from roofleet_agent.engines.base import Engine, ModelRequest
+    from roofleet_agent.engines.base import Engine
+    from roofleet_agent.workload import ModelRequest
 
 
 def discover_devices(*, wake_accelerators: bool = True) -> list[Device]:

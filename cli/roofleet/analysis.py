@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from roofleet_agent import profiling
-from roofleet_agent.engines.base import ModelRequest, Session, Workload
+from roofleet_agent.engines.base import Session
 from roofleet_agent.engines.transformers import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
+from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.costs import Cost, derive_op_costs
 from roofleet_analysis.roofline import lower_bound
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,9 +18,11 @@ REACH_S = 3.0
 
 
 class Destination(Protocol):
-    """Takes a spool's rows and answers SQL over them."""
+    """Takes a spool's rows and answers SQL over them; `warning` is why it may not be able to, or empty."""
 
-    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+    warning: str
+
+    def deliver(self, spool: Spool) -> None:
         """Stores everything in the spool; what is not stored stays in it."""
         ...
 
@@ -34,7 +36,7 @@ class Destination(Protocol):
 
 
 class RemoteCollector:
-    """A collector at HOST:PORT; `reachable` says whether it answered when it was first asked."""
+    """A collector at HOST:PORT; `warning` says so if it did not answer when it was first asked."""
 
     def __init__(self, address: str) -> None:
         from roofleet_agent.errors import CollectorUnreachable
@@ -42,19 +44,18 @@ class RemoteCollector:
 
         self.address = address
         self._channel: Any = open_channel(address)
-        self.reachable = True
-        self.why = ""
+        self.warning = ""
         try:
             wait_until_ready(self._channel, address, REACH_S)
         except CollectorUnreachable as error:
-            self.reachable, self.why = False, str(error)
+            self.warning = str(error)
 
-    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+    def deliver(self, spool: Spool) -> None:
         """See Destination.deliver; CollectorUnreachable if the collector does not answer."""
         from roofleet_agent.sending.uplink import Uplink, wait_until_ready
 
         wait_until_ready(self._channel, self.address, REACH_S)
-        Uplink(spool, self._channel).drain(30.0, sent=sent)
+        Uplink(spool, self._channel).drain(30.0)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query; the collector says where its SQL is."""
@@ -75,6 +76,8 @@ class RemoteCollector:
 class EmbeddedCollector:
     """The collector's ingest and store in this process, on a data folder nobody else holds."""
 
+    warning = ""
+
     def __init__(self, folder: Path) -> None:
         needs("collector", "duckdb")
         from roofleet_collector.ingest import Ingest
@@ -83,7 +86,7 @@ class EmbeddedCollector:
         self._store = DuckDBStore(folder)
         self._ingest = Ingest(self._store)
 
-    def deliver(self, spool: Spool, sent: Callable[[int], None]) -> None:
+    def deliver(self, spool: Spool) -> None:
         """See Destination.deliver."""
         while batches := spool.pending():
             for batch in batches:
@@ -93,7 +96,6 @@ class EmbeddedCollector:
                     spool.set_aside(batch.sequence, str(error))
                 else:
                     spool.acknowledge([batch.sequence])
-                sent(1)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query."""
@@ -113,16 +115,16 @@ def open_destination(collector: str | None, folder: Path) -> RemoteCollector | E
     running = running_collector(folder)
     if running is not None:
         remote = RemoteCollector(running.grpc)
-        if remote.reachable:
+        if not remote.warning:
             return remote
         remote.close()
     return EmbeddedCollector(folder)
 
 
-def kept(folder: Path, why: str) -> UserError:
+def kept(spool: Path, why: str) -> UserError:
     """The error of a run that was measured and not delivered."""
     return UserError(
-        f"{why}\nThe run is kept in {folder / 'spool.sqlite'} and sent by the next `roofleet agent` or "
-        "`roofleet profile` that uses this folder and reaches a collector",
+        f"{why}\nThe run is kept in {spool} and sent by the next `roofleet agent` or "
+        "`roofleet profile` that uses that spool and reaches a collector",
         UNREACHABLE,
     )

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import NoReturn
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -57,6 +56,3 @@ def needs(extra: str, module: str) -> None:
 def fail(message: str, status: int = USAGE) -> NoReturn:
     """Raises a UserError."""
     raise UserError(message, status)
-
-
-Reporter = Callable[[str], None]

@@ -52,7 +52,7 @@ app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
 def run() -> None:
     """What the console script calls: a user's mistake is one line, and the status says what it was."""
     try:
-        app()
+        app(prog_name="roofleet")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from roofleet.errors import UserError
+from roofleet_agent.workload import ModelRequest
 from roofleet_analysis.catalogs.models import ModelEntry, find_model, nearest_models
-
-if TYPE_CHECKING:
-    from roofleet_agent.engines.base import ModelRequest
 
 Weights = Literal["random", "pretrained"]
 
@@ -21,8 +19,6 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     A catalogue model has random weights unless pretrained ones are asked for; a folder and a hub name bring
     their own unless random ones are. UserError with the nearest names if nothing fits.
     """
-    from roofleet_agent.engines.base import ModelRequest
-
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return ModelRequest(name, "module", weights or "pretrained")
     path = Path(name).expanduser()
@@ -42,8 +38,6 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
 
 
 def _catalogued(entry: ModelEntry, weights: Weights) -> ModelRequest:
-    from roofleet_agent.engines.base import ModelRequest
-
     source = entry.source if weights == "random" else entry.hub_id
     return ModelRequest(entry.name, "catalog", weights, _task(entry), entry.config_copy(), source)
 

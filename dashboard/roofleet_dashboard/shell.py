@@ -71,7 +71,11 @@ def shell_layout(pages: tuple[Page, ...]) -> Any:
     return dmc.MantineProvider(
         [dcc.Location(id=LOCATION, refresh="callback-nav"), frame],
         defaultColorScheme="auto",
-        theme={"primaryColor": "blue", "primaryShade": {"light": 8, "dark": 6}, "fontFamily": "system-ui, -apple-system, 'Segoe UI', sans-serif"},
+        theme={
+            "primaryColor": "blue",
+            "primaryShade": {"light": 8, "dark": 6},
+            "fontFamily": "system-ui, -apple-system, 'Segoe UI', sans-serif",
+        },
     )
 
 

@@ -219,7 +219,7 @@ LAYERS = Table(
         _must("layer_index", INT, "Its place in the order of the module tree."),
         _must("depth", INT, "Steps from the model itself."),
         _must("module_type", TEXT, "Class of the module."),
-        _must("role", TEXT, "What it is for: `embedding`, `attention`, `mlp`, `norm`, `head`, `block` and others."),
+        _must("role", TEXT, "What it is for: `embedding`, `attention`, `mlp`, `norm`, `head` and others."),
         Column("block_index", INT, "Number of the repeated block it belongs to; NULL outside them."),
         _must("is_leaf", FLAG, "Whether it has no layers inside."),
         _must("parameters", INT, "Parameters held by this layer itself, without the layers inside."),

@@ -79,9 +79,10 @@ def test_timing_leaves_no_hook_behind() -> None:
     """When timing ends every hook is off, also after an error."""
     model = nn.Sequential(nn.Linear(2, 2))
     timer = LayerTimer(model, TickingClock())
-    with pytest.raises(RuntimeError), timer.attached():
+    with timer.attached():
         timer.begin()
-        model(torch.zeros(1, 3))
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(1, 3))
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
 
 

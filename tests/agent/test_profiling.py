@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
-from roofleet_agent.engines.base import ModelRequest, Workload
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
 from roofleet_agent.rows import table_of
-from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
+from roofleet_agent.workload import ModelRequest, Workload
 
 
 @pytest.fixture(scope="module")

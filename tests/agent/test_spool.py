@@ -11,12 +11,12 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.strategies import integers
+from tests.support import spans
 
 from roofleet_agent.sending import spool as spool_module
 from roofleet_agent.sending.spool import ROWS_PER_BATCH, Spool
 from roofleet_proto.codec import decode_rows
 from roofleet_proto.tables import TABLES
-from tests.support import spans
 
 
 def test_rows_are_cut_into_batches_of_a_few_thousand(tmp_path: Path) -> None:

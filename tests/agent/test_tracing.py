@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support import TINY_GPT2, TINY_LLAMA, request
 from torch import nn
 
 from roofleet.analysis import analyze, phase_cost
 from roofleet.models import resolve
-from roofleet_agent.engines.base import Workload
 from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import layers_of, trace
-from tests.support import TINY_GPT2, TINY_LLAMA, request
+from roofleet_agent.workload import Workload
 
 
 def analysis(model: str, tokens: int, dtype: str = "fp16", attention: str = "sdpa") -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_last_logits_save_the_head_for_the_other_positions() -> None:
     workload = Workload(prompt_tokens=8, new_tokens=2, logits="all")
     both = []
     for logits in ("all", "last"):
-        session, traces = trace_phases(
+        _, traces = trace_phases(
             find_engine(request(TINY_GPT2)),
             request(TINY_GPT2),
             "fp32",
@@ -103,7 +103,7 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
 
 
 def test_every_op_belongs_to_the_layer_that_ran_it() -> None:
-    """The first linear's product is in "first", the activation in "second", the addition in the model itself."""
+    """The product is in "first", the activation in "second", the addition in the model itself."""
 
     class Model(nn.Module):
         def __init__(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from tests.support import TINY_GPT2, batch, request, spans
 
-from roofleet_agent.engines.base import Workload
 from roofleet_agent.profiling import op_rows, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
+from roofleet_agent.workload import Workload
 from roofleet_collector.errors import RejectedBatch
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.service import rederive_outdated
 from roofleet_collector.store import DuckDBStore
 from roofleet_proto.records import Batch
-from tests.support import TINY_GPT2, batch, request, spans
 
 
 def ops(run_id: str = "run") -> pa.Table:

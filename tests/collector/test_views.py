@@ -104,7 +104,8 @@ def filled(store: DuckDBStore) -> DuckDBStore:
         ],
         "ops": [_op(0, "a.x"), _op(1, "a.y"), _op(2, "a.y")],
         # a.x: 200 FLOP on 50 bytes, compute; a.y: 10 FLOP on 80 bytes, memory, and an op nobody knows
-        "op_costs": [_cost(0, "a.x", 190, 10, 50), _cost(1, "a.y", 10, 0, 80), _cost(2, "a.y", 0, 0, 0, False)],
+        "op_costs": [_cost(0, "a.x", 190, 10, 50), _cost(1, "a.y", 10, 0, 80),
+                     _cost(2, "a.y", 0, 0, 0, known=False)],
     }  # fmt: skip
     store.append(Append({name: table_of(name, listed) for name, listed in rows.items()})).result()
     return store

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import spans, table_rows
 
 from roofleet_collector.errors import SqlError, StoreInUse
 from roofleet_collector.store import Append, DuckDBStore, Store
 from roofleet_proto.tables import TABLES
-from tests.support import spans, table_rows
 
 
 @pytest.fixture(params=[DuckDBStore], ids=["duckdb"])

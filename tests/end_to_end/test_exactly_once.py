@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.support import collector, eventually, spans, start_collector
 
 from roofleet.client import connect
 from roofleet_agent.errors import CollectorUnreachable
@@ -17,7 +18,6 @@ from roofleet_agent.sending.uplink import Uplink, open_channel
 from roofleet_proto.codec import encode_rows
 from roofleet_proto.records import Batch
 from roofleet_proto.services import PUSH
-from tests.support import collector, eventually, spans, start_collector
 
 ROWS = 400
 

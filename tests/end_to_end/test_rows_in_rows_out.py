@@ -12,10 +12,10 @@ import pytest
 from adbc_driver_flightsql import dbapi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support import CollectorProcess, batch, collector, table_rows
 
 from roofleet_proto.services import PUSH
 from roofleet_proto.tables import TABLES
-from tests.support import CollectorProcess, batch, collector, table_rows
 
 PLAIN = sorted(n for n, t in TABLES.items() if not t.derived and not t.replaces)
 sequences = itertools.count(1)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import spans, table_rows
 
 from roofleet_proto import codec
 from roofleet_proto.records import (
@@ -23,7 +24,6 @@ from roofleet_proto.records import (
     Welcome,
 )
 from roofleet_proto.tables import TABLES
-from tests.support import spans, table_rows
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 counts = st.integers(0, 2**64 - 1)

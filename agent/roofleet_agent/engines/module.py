@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from roofleet_agent.engines.base import TORCH_DTYPES, ModelRequest, Step, Workload
+from roofleet_agent.engines.base import TORCH_DTYPES, Step
 from roofleet_agent.errors import ModelNotFound, ModelRefused
+from roofleet_agent.workload import ModelRequest, Workload
 
 SEED = 20_261
 

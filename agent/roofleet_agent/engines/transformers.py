@@ -14,14 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from roofleet_agent.engines.base import (
-    TORCH_DTYPES,
-    ModelRequest,
-    Step,
-    Workload,
-    middle_cache_tokens,
-)
+from roofleet_agent.engines.base import TORCH_DTYPES, Step
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens
 
 SEED = 20_261
 """Random weights and prompts are the same in every run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -59,17 +59,17 @@ class Uplink:
         self._stopping.set()
         self._spool.wait(0)
 
-    def drain(self, timeout_s: float, *, sent: Callable[[int], None] = lambda count: None) -> None:
+    def drain(self, timeout_s: float) -> None:
         """Sends everything in the spool and returns when it is empty.
 
-        `sent` hears how many batches were acknowledged. Raises CollectorUnreachable if the collector goes
+        Raises CollectorUnreachable if the collector goes
         away and does not come back in time; what is not acknowledged stays in the spool.
         """
         give_up = time.monotonic() + timeout_s
         window = WINDOW
         while self._spool.count():
             try:
-                acknowledged = self._stream(window, follow=False, sent=sent)
+                acknowledged = self._stream(window, follow=False)
                 give_up = time.monotonic() + timeout_s if acknowledged else give_up
                 window = WINDOW
             except grpc.RpcError as error:
@@ -95,7 +95,7 @@ class Uplink:
                 self._stopping.wait(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
 
-    def _stream(self, window: int, *, follow: bool, sent: Callable[[int], None] = lambda count: None) -> int:
+    def _stream(self, window: int, *, follow: bool) -> int:
         """One Push stream; returns how many batches were acknowledged on it."""
         credit = threading.Semaphore(window)
         ended = threading.Event()
@@ -106,7 +106,6 @@ class Uplink:
                 self._spool.acknowledge([ack.sequence])
                 credit.release()
                 acknowledged += 1
-                sent(1)
         finally:
             ended.set()
             credit.release()

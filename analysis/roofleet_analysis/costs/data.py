@@ -15,8 +15,8 @@ for _name in (
     "contiguous", "dropout", "flatten", "flip", "full", "full_like", "lift_fresh", "masked_select",
     "new_ones", "new_full", "new_zeros", "nonzero", "ones", "ones_like", "pad", "repeat",
     "repeat_interleave", "reshape", "roll", "scalar_tensor", "stack", "tile", "to", "type_as",
-    "view_as_complex", "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float", "unfold", "expand",
-    "split", "chunk", "view", "slice", "select", "hstack", "vstack", "meshgrid", "polar",
+    "view_as_complex", "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float",
+    "unfold", "expand", "split", "chunk", "view", "slice", "select", "hstack", "vstack", "meshgrid", "polar",
 ):  # fmt: skip
     FORMULAS[f"aten.{_name}"] = _moves
 

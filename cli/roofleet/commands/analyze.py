@@ -43,14 +43,15 @@ def analyze(
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
-    needs("agent", "torch")
-    from roofleet.analysis import analyze as analyze_model
     from roofleet.models import resolve
-    from roofleet_agent.engines.base import Workload
+    from roofleet_agent.workload import Workload
 
     chips = chosen_hardware(hardware or list(_USUAL))
-    request = resolve(model, "random" if "/" not in model and ":" not in model else None)
+    request = resolve(model, None)
     workload = Workload(batch_size, prompt_tokens, new_tokens, logits=logits.value, prompt=prompt)
+    needs("agent", "torch")
+    from roofleet.analysis import analyze as analyze_model
+
     with console.progress(request.name, quiet=json_output) as show:
         show("tracing on meta", 0.2)
         result = analyze_model(request, dtype.value, workload, chips)

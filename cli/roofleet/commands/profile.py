@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +17,10 @@ from roofleet.errors import UserError, needs
 from roofleet.folders import address, data_folder
 
 if TYPE_CHECKING:
+    from roofleet.embedded import Destination
     from roofleet_agent.devices.base import Device
     from roofleet_agent.sending.spool import Spool
+    from roofleet_agent.workload import ModelRequest, Workload
 
 
 def profile(
@@ -52,48 +57,30 @@ def profile(
         raise UserError("give --collector or --data, not both: the collector has a data folder of its own")
     if collector is not None:
         address(collector)
-    needs("agent", "torch")
-    from roofleet.embedded import RemoteCollector, kept, open_destination
     from roofleet.models import resolve
-    from roofleet.report import print_run, run_row
-    from roofleet_agent import profiling
-    from roofleet_agent.engines.base import Workload
-    from roofleet_agent.errors import CollectorUnreachable
-    from roofleet_agent.registry import find_device
-    from roofleet_agent.roofs import measured_roofs
-    from roofleet_agent.rows import table_of
-    from roofleet_agent.sending.spool import Spool
+    from roofleet_agent.workload import Workload
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     request = resolve(model, weights.value if weights else None)
     workload = Workload(
         batch_size, prompt_tokens, new_tokens, iterations, warmup, logits.value, prompt=prompt
     )
+    needs("agent", "torch")
+    from roofleet.embedded import open_destination
+    from roofleet.report import print_run, run_row
+    from roofleet_agent.registry import find_device
+    from roofleet_agent.sending.spool import Spool
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     chosen = find_device(device)
     folder = data_folder(data)
     destination = open_destination(collector, folder)
     try:
-        if isinstance(destination, RemoteCollector) and not destination.reachable:
-            console.err().print(
-                f"warning: {destination.why}. The run goes on and is kept in {folder / 'spool.sqlite'}",
-                markup=False,
-            )
         spool = Spool(folder / "spool.sqlite")
         try:
             with console.progress(request.name) as show:
-                _register(spool, chosen)
-                roofs = measured_roofs(
-                    chosen, folder, done=lambda roof: show(f"measuring roofs: {roof}", 0.0)
+                run_id = _run(
+                    request, chosen, _dtype(dtype.value, chosen), workload, spool, folder, destination, show
                 )
-                spool.write("roofs", table_of("roofs", roofs))
-                run_id = profiling.profile(
-                    request, chosen, _dtype(dtype.value, chosen), workload, spool, progress=show
-                )
-                show("storing", 1.0)
-                try:
-                    destination.deliver(spool, lambda count: None)
-                except CollectorUnreachable as error:
-                    raise kept(folder, str(error)) from None
         finally:
             spool.close()
         if json_output:
@@ -104,11 +91,44 @@ def profile(
         destination.close()
 
 
-def _register(spool: Spool, device: Device) -> None:
+def _run(
+    request: ModelRequest,
+    device: Device,
+    dtype: str,
+    workload: Workload,
+    spool: Spool,
+    folder: Path,
+    destination: Destination,
+    show: Callable[[str, float], None],
+) -> str:
+    """Registers, profiles and delivers; what a run that failed or was stopped had to say is delivered too."""
+    from roofleet.embedded import kept
+    from roofleet_agent import profiling
+    from roofleet_agent.errors import CollectorUnreachable
+    from roofleet_agent.roofs import measured_roofs
+    from roofleet_agent.rows import table_of
     from roofleet_agent.service import register, take_readings
 
+    if destination.warning:
+        console.err().print(
+            f"warning: {destination.warning}. The run goes on and is kept in {spool.path}", markup=False
+        )
     register(spool, spool.agent_id, [device])
+    try:
+        run_id = profiling.profile(request, device, dtype, workload, spool, progress=show)
+    except BaseException:
+        with contextlib.suppress(CollectorUnreachable):  # the run's own error is the one to report
+            destination.deliver(spool)
+        raise
+    roofs = measured_roofs(device, folder, done=lambda roof: show(f"measuring the {roof} roof", 1.0))
+    spool.write("roofs", table_of("roofs", roofs))
     take_readings(spool, [device])
+    show("storing", 1.0)
+    try:
+        destination.deliver(spool)
+    except CollectorUnreachable as error:
+        raise kept(spool.path, str(error)) from None
+    return run_id
 
 
 def _dtype(wanted: str, device: Device) -> str:

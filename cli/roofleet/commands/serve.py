@@ -89,9 +89,8 @@ def dashboard(
 ) -> None:
     """Serve the dashboard's pages."""
     needs("dashboard", "dash")
-    from roofleet_dashboard.app import create_app, serve
-
     from roofleet.source import FlightSource
+    from roofleet_dashboard.app import create_app, serve
 
     address(server)
     host, port = address(listen)

@@ -1,6 +1,7 @@
 // What only the browser can do: bring the network into view, and say what an arrow carries.
 (function () {
-  const READABLE = 0.75; // smallest zoom at which labels are legible
+  const READABLE = 0.8; // smallest zoom at which labels are legible
+  const SMALLEST = 0.7; // where even the width does not fit
   const LARGEST = 1.15;
 
   function show(id, tries) {
@@ -18,16 +19,15 @@
     }
     if (cy.zoom() < READABLE) {
       const whole = cy.elements().boundingBox();
-      const fitsAcross = Math.min(READABLE, Math.max((cy.width() - 24) / whole.w, 0.45));
-      cy.zoom(fitsAcross);
-      const chosen = cy.nodes(".selected");
-      if (chosen.nonempty()) {
-        cy.center(chosen);
-        return;
-      }
+      const zoom = Math.min(READABLE, Math.max((cy.width() - 24) / whole.w, SMALLEST));
+      const chosen = cy.nodes(".chosen");
+      const around = chosen.empty() ? whole : chosen.boundingBox();
+      const across = whole.w * zoom <= cy.width() ? whole : around;
+      const top = chosen.empty() ? 18 - whole.y1 * zoom : cy.height() / 2 - ((around.y1 + around.y2) / 2) * zoom;
+      cy.zoom(zoom);
       cy.pan({
-        x: cy.width() / 2 - ((whole.x1 + whole.x2) / 2) * fitsAcross,
-        y: 18 - whole.y1 * fitsAcross,
+        x: cy.width() / 2 - ((across.x1 + across.x2) / 2) * zoom,
+        y: Math.min(top, 18 - whole.y1 * zoom),
       });
     }
   }

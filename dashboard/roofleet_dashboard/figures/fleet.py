@@ -125,12 +125,19 @@ def _device(row: Row, trace: Sequence[float], online: bool) -> Any:
 def _bar(name: str, text: str, share: float | None, missing: Mapping[str, str]) -> Any:
     return html.Div(
         [
-            html.Div([html.Span(_READINGS[name]), _value(name, text, share is None, missing)], className="rf-gauge-head"),
-            dmc.Progress(value=round(100 * (share or 0.0), 1), size="md", color="blue",
-                         **{"aria-label": _READINGS[name]}),
+            html.Div(
+                [html.Span(_READINGS[name]), _value(name, text, share is None, missing)],
+                className="rf-gauge-head",
+            ),
+            dmc.Progress(
+                value=round(100 * (share or 0.0), 1),
+                size="md",
+                color="blue",
+                **{"aria-label": _READINGS[name]},
+            ),
         ],
         className="rf-gauge",
-    )  # fmt: skip
+    )
 
 
 def _small(name: str, text: str, missing: Mapping[str, str]) -> Any:
@@ -150,9 +157,14 @@ def _sparkline(trace: Sequence[float]) -> Any:
     inside: Any = html.Span("no readings in the last 5 min", className="rf-faint")
     if len(trace) > 1:
         inside = dmc.Sparkline(
-            data=[round(100 * value, 1) for value in trace], h=34, curveType="linear", color="blue.6",
-            fillOpacity=0.25, strokeWidth=1.5, withGradient=False,
-        )  # fmt: skip
+            data=[round(100 * value, 1) for value in trace],
+            h=34,
+            curveType="linear",
+            color="blue.6",
+            fillOpacity=0.25,
+            strokeWidth=1.5,
+            withGradient=False,
+        )
     return html.Div(
         [html.Div([html.Span("Utilisation, last 5 min")], className="rf-gauge-head rf-faint"), inside],
         className="rf-gauge",

@@ -60,5 +60,5 @@ def _free(box: Rectangle, taken: Sequence[Rectangle], width: float) -> bool:
     return (
         left >= 0
         and right <= width
-        and all(right <= l or left >= r or bottom <= t or top >= b for l, t, r, b in taken)
+        and all(right <= x1 or left >= x2 or bottom <= y1 or top >= y2 for x1, y1, x2, y2 in taken)
     )

@@ -102,8 +102,13 @@ class LayerTree:
         found = {above for path in self.rows if self.is_stack(path) for above in ancestors(path)}
         # A stack inside a block is reached by opening the block.
         blocks = {block for path in self.rows if self.is_stack(path) for block in self.inside(path)}
-        return tuple(sorted(p for p in found if not any(b == p or b in ancestors(p) for b in blocks)
-                            and not self.is_stack(p)))  # fmt: skip
+        return tuple(
+            sorted(
+                path
+                for path in found
+                if not self.is_stack(path) and blocks.isdisjoint({path, *ancestors(path)})
+            )
+        )
 
     def closure(self, opened: Iterable[str]) -> set[str]:
         """The layers to open so that each of these is open, as far as they exist and hold something."""
@@ -150,7 +155,8 @@ class LayerTree:
         return own_id(path)
 
     def flows(self, opened: Collection[str]) -> list[Flow]:
-        """The data between boxes in sight; what stays inside a folded layer is not shown.
+        """The data between boxes in sight; what stays inside a folded layer, and
+        empty tensors, are not shown.
 
         A layer's output that several layers of one folded box read is counted once, as it is one tensor.
         What no layer made is added up: every block has its own part of the cache.
@@ -161,7 +167,7 @@ class LayerTree:
                 self.in_sight(row["source_path"], opened, is_source=True),
                 self.in_sight(row["target_path"], opened, is_source=False),
             )
-            if ends[0] == ends[1]:
+            if ends[0] == ends[1] or row["bytes"] == 0:
                 continue
             made_by = row["source_path"] or f"{row['source_path']}>{row['target_path']}"
             known = passed[ends].get(made_by, (0, 0))

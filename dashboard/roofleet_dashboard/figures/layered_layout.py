@@ -14,7 +14,7 @@ from roofleet_dashboard.figures.layer_tree import Box, Flow, head_id
 __all__ = ["FRAME_HEAD", "FRAME_SIDE", "GAP_X", "GAP_Y", "Layout", "Place", "bend", "layered"]
 
 GAP_X, GAP_Y = 28.0, 44.0
-FRAME_SIDE, FRAME_HEAD = 16.0, 34.0
+FRAME_SIDE, FRAME_HEAD = 16.0, 44.0
 """Space inside a frame around its boxes, and above them for its head."""
 ROW_BOXES = 6
 """The most boxes beside one another."""
@@ -89,7 +89,11 @@ def _arranged(boxes: list[Box], flows: list[Flow], sizes: Mapping[str, Size]) ->
     }
     aside = _aside(boxes, links)
     rows = _rows([box for box in boxes if box.id not in aside], links, aside)
-    return _placed(boxes, rows, aside, inner, outer)
+    return _placed(rows, {name: _linked(name, links) for name in aside}, inner, outer)
+
+
+def _linked(name: str, links: set[tuple[str, str]]) -> set[str]:
+    return {s for s, t in links if t == name} | {t for s, t in links if s == name}
 
 
 def _aside(boxes: list[Box], links: set[tuple[str, str]]) -> list[str]:
@@ -132,49 +136,43 @@ def _rows(boxes: list[Box], links: set[tuple[str, str]], aside: list[str]) -> li
 
 
 def _placed(
-    boxes: list[Box],
     rows: list[list[str]],
-    aside: list[str],
+    aside: Mapping[str, set[str]],
     inner: Mapping[str, Layout],
     outer: Mapping[str, Size],
 ) -> tuple[Layout, Size]:
-    frames = {box.id for box in boxes if box.children}
+    """Rows below one another; at their side the boxes of `aside`, level with those they are linked to."""
     widths = [sum(outer[i][0] for i in line) + GAP_X * (len(line) - 1) for line in rows]
     main = max(widths, default=0.0)
     side = max((outer[i][0] for i in aside), default=0.0)
     total = main + (side + 2 * GAP_X if aside else 0.0)
-    middle = (main - total) / 2
     found: Layout = {}
+    tops: dict[str, float] = {}
     y = 0.0
     for line, width in zip(rows, widths, strict=True):
-        x = middle - width / 2
-        height = max(outer[i][1] for i in line)
+        x = (main - total) / 2 - width / 2
         for i in line:
-            _put(found, i, x + outer[i][0] / 2, y + height / 2, i in frames, inner, outer)
+            _put(found, i, x + outer[i][0] / 2, y, inner, outer)
+            tops[i] = y
             x += outer[i][0] + GAP_X
-        y += height + GAP_Y
-    bottom = max(y - GAP_Y, 0.0)
-    stacked = sum(outer[i][1] for i in aside) + GAP_Y * (len(aside) - 1)
-    top = max((bottom - stacked) / 2, 0.0)
-    for i in aside:
-        _put(found, i, total / 2 - side / 2, top + outer[i][1] / 2, False, inner, outer)
-        top += outer[i][1] + GAP_Y
-    return found, (total, max(bottom, top - GAP_Y))
+        y += max(outer[i][1] for i in line) + GAP_Y
+    low = 0.0
+    for i, linked in aside.items():
+        levels = sorted(tops[name] for name in linked if name in tops)
+        low = max(low, levels[len(levels) // 2] if levels else 0.0)
+        _put(found, i, total / 2 - side / 2, low, inner, outer)
+        low += outer[i][1] + GAP_Y
+    return found, (total, max(y, low) - GAP_Y)
 
 
 def _put(
-    found: Layout,
-    box: str,
-    x: float,
-    y: float,
-    is_frame: bool,
-    inner: Mapping[str, Layout],
-    outer: Mapping[str, Size],
+    found: Layout, box: str, x: float, top: float, inner: Mapping[str, Layout], outer: Mapping[str, Size]
 ) -> None:
+    """Places a box, or all that is in a frame, around x and down from `top`."""
     width, height = outer[box]
-    if not is_frame:
-        found[box] = Place(x, y, width, height)
+    if box not in inner:
+        found[box] = Place(x, top + height / 2, width, height)
         return
-    top = y - height / 2 + FRAME_HEAD + FRAME_SIDE
     for name, place in inner[box].items():
-        found[name] = Place(x + place.x, top + place.y, place.width, place.height)
+        y = top + FRAME_SIDE + FRAME_HEAD + place.y
+        found[name] = Place(x + place.x, y, place.width, place.height)

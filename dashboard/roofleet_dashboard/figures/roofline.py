@@ -10,42 +10,17 @@ from typing import Any
 import plotly.graph_objects as go
 
 from roofleet_analysis import units
-from roofleet_analysis.catalogs.hardware import Hardware
 from roofleet_dashboard.figures.label_places import Dot, label_places
 from roofleet_dashboard.figures.palette import OKABE_ITO, SYMBOLS, Theme
+from roofleet_dashboard.figures.roofs import DeviceRoofs, add_roofs, pairs
 
-__all__ = ["DeviceRoofs", "Roof", "Series", "drawable", "hardware_roofs", "measured_roofs", "roofline_figure"]
+__all__ = ["Series", "drawable", "roofline_figure"]
 
 Row = Mapping[str, Any]
 Span = tuple[float, float]
 
 _PLOT_HEIGHT = 560
 _MODEL_SIZE = 18.0
-
-
-@dataclass(frozen=True)
-class Roof:
-    """One ceiling: FLOP/s for a dtype, or bytes/s of a memory level."""
-
-    kind: str
-    name: str
-    per_s: float
-    source_kind: str
-    source: str
-
-
-@dataclass(frozen=True)
-class DeviceRoofs:
-    """The ceilings of one device or catalogue entry."""
-
-    title: str
-    roofs: tuple[Roof, ...]
-    drawn: tuple[str, ...] = ()
-    """The dtypes whose compute roofs are drawn."""
-
-    def dtypes(self) -> list[str]:
-        """The dtypes it has compute roofs for."""
-        return sorted({roof.name for roof in self.roofs if roof.kind == "compute"})
 
 
 @dataclass(frozen=True)
@@ -56,35 +31,6 @@ class Series:
     rows: tuple[Row, ...]
     shape: int
     """Number of the run among those shown: it decides the symbol."""
-
-
-def measured_roofs(title: str, rows: Sequence[Row], drawn: Sequence[str]) -> DeviceRoofs:
-    """Roofs from rows of roofline_roofs, all of one device."""
-    return DeviceRoofs(
-        title,
-        tuple(
-            Roof(
-                row["kind"],
-                (row["dtype"] if row["kind"] == "compute" else row["memory_level"]) or "memory",
-                row["flops_per_s"] if row["kind"] == "compute" else row["bytes_per_s"],
-                row["source_kind"],
-                row["source"],
-            )
-            for row in rows
-        ),
-        tuple(drawn),
-    )
-
-
-def hardware_roofs(entry: Hardware, drawn: Sequence[str]) -> DeviceRoofs:
-    """Roofs of a catalogue entry: its datasheet's."""
-    compute = [
-        Roof("compute", dtype, best.flops_per_s, "datasheet", best.source)
-        for dtype in sorted({roof.dtype for roof in entry.compute})
-        if (best := entry.compute_roof(dtype)) is not None
-    ]
-    memory = Roof("memory", entry.memory_level, entry.memory_bytes_per_s, "datasheet", entry.memory_source)
-    return DeviceRoofs(entry.title, (*compute, memory), tuple(drawn))
 
 
 def drawable(row: Row) -> bool:
@@ -98,7 +44,7 @@ def roofline_figure(series: Sequence[Series], devices: Sequence[DeviceRoofs], th
     figure = go.Figure()
     across, up = _spans(series, devices)
     for number, device in enumerate(devices):
-        _add_roofs(figure, device, *across, theme.roofs[number % len(theme.roofs)])
+        add_roofs(figure, device, *across, theme.roofs[number % len(theme.roofs)], 26 + 5 * (number % 3))
     places = _label_places(series, across, up)
     for number, one in enumerate(series):
         _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme, places[number])
@@ -112,7 +58,7 @@ def _spans(series: Sequence[Series], devices: Sequence[DeviceRoofs]) -> tuple[Sp
     ridges = [
         (compute.per_s / memory.per_s, compute.per_s)
         for device in devices
-        for memory, computes in _pairs(device)
+        for memory, computes in pairs(device)
         for compute in computes
     ]
     xs = [row["arithmetic_intensity"] for row in rows] + [x for x, _ in ridges]
@@ -124,7 +70,7 @@ def _spans(series: Sequence[Series], devices: Sequence[DeviceRoofs]) -> tuple[Sp
 
 def _label_places(series: Sequence[Series], across: Span, up: Span) -> list[list[str | None]]:
     """A place for the name of each drawable point of a role, those that take longest first."""
-    wide, high = 560.0, 420.0  # of a small screen's chart, so that larger ones have room to spare
+    wide, high = 300.0, 420.0  # of a phone's chart, so that larger ones have room to spare
     named = [
         (number, place, row)
         for number, one in enumerate(series)
@@ -144,76 +90,6 @@ def _label_places(series: Sequence[Series], across: Span, up: Span) -> list[list
     for (number, place, _), where in zip(named, label_places(dots, wide), strict=True):
         found[number][place] = where
     return found
-
-
-def _pairs(device: DeviceRoofs) -> list[tuple[Roof, list[Roof]]]:
-    """Each memory roof with the compute roofs it leads up to: those from the same kind of source, and those
-    that have no memory roof of their own kind."""
-    memories = [roof for roof in device.roofs if roof.kind == "memory"]
-    kinds = {roof.source_kind for roof in memories}
-    pairs = []
-    for memory in memories:
-        computes = [
-            roof
-            for roof in device.roofs
-            if roof.kind == "compute"
-            and roof.name in device.drawn
-            and (roof.source_kind == memory.source_kind or roof.source_kind not in kinds)
-        ]
-        pairs.append((memory, computes))
-    return pairs
-
-
-def _add_roofs(figure: go.Figure, device: DeviceRoofs, low: float, high: float, colour: str) -> None:
-    for memory, computes in _pairs(device):
-        ridges = [compute.per_s / memory.per_s for compute in computes]
-        xs = _steps(low, max(ridges, default=high))
-        bandwidth = units.bandwidth_text(memory.per_s)
-        slope = _line(device, memory, bandwidth, xs, [x * memory.per_s for x in xs], colour)
-        place = len(xs) // 6
-        slope.update(showlegend=True, textposition="bottom right")
-        slope.text = [f"{memory.name} · {bandwidth}" if n == place else "" for n in range(len(xs))]
-        figure.add_trace(slope)
-        for compute, ridge in zip(computes, ridges, strict=True):
-            xs = _steps(ridge, high)
-            rate = units.rate_text(compute.per_s, "FLOP/s")
-            flat = _line(device, compute, rate, xs, [compute.per_s] * len(xs), colour)
-            flat.text = [""] * (len(xs) - 1) + [f"{compute.name} · {rate}"]
-            figure.add_trace(flat)
-            figure.add_trace(_ridge(device, compute, ridge, colour, slope.legendgroup))
-
-
-def _line(
-    device: DeviceRoofs, roof: Roof, height: str, xs: list[float], ys: list[float], colour: str
-) -> go.Scatter:
-    name = f"{device.title} · roofs ({roof.source_kind})"
-    return go.Scatter(
-        x=xs,
-        y=ys,
-        mode="lines+text",
-        textposition="top left",
-        textfont={"color": colour, "size": 11},
-        name=name,
-        legendgroup=name,
-        showlegend=False,
-        line={"color": colour, "width": 2, "dash": "solid" if roof.source_kind == "measured" else "dash"},
-        hovertemplate=f"<b>{device.title}</b><br>{roof.kind} roof, {roof.name}: {height}"
-        f"<br>{roof.source_kind}: {_wrapped(roof.source)}<extra></extra>",
-    )
-
-
-def _ridge(device: DeviceRoofs, compute: Roof, ridge: float, colour: str, group: str) -> go.Scatter:
-    return go.Scatter(
-        x=[ridge],
-        y=[compute.per_s],
-        mode="markers",
-        name=f"ridge {compute.name}",
-        legendgroup=group,
-        showlegend=False,
-        marker={"symbol": "diamond-open", "size": 9, "color": colour, "line": {"width": 2}},
-        hovertemplate=f"<b>{device.title}</b><br>ridge point of {compute.name}: "
-        f"{units.intensity_text(ridge)}<br>left of it memory binds, right of it compute<extra></extra>",
-    )
 
 
 def _add_points(
@@ -261,7 +137,8 @@ def _hover(label: str, row: Row) -> str:
             f"achieved {units.rate_text(row['achieved_flops_per_s'], 'FLOP/s')} of "
             f"{units.rate_text(row['attainable_flops_per_s'], 'FLOP/s')} attainable "
             f"({units.percent_text(row['roofline_fraction'])})",
-            f"time {units.time_text(row['time_ns'])}, {units.percent_text(row['share_of_phase'])} of the phase",
+            f"time {units.time_text(row['time_ns'])}, "
+            f"{units.percent_text(row['share_of_phase'])} of the phase",
             f"work {units.flops_text(row['flops'])}, moved {units.traffic_text(row['bytes'])}",
             f"bound by {row['bound'] or 'nothing known'}",
         )
@@ -271,18 +148,6 @@ def _hover(label: str, row: Row) -> str:
 def _size(share: float) -> float:
     """Diameter in pixels; the area goes with the share of time."""
     return max(7.0, min(40.0, 44.0 * math.sqrt(share)))
-
-
-def _steps(low: float, high: float) -> list[float]:
-    """Points along a line, close enough that one is near wherever the pointer is."""
-    if high <= low:
-        return [low, low]
-    return [low * (high / low) ** (step / 40) for step in range(41)]
-
-
-def _wrapped(text: str, width: int = 60) -> str:
-    """Long sources in lines that fit a small screen."""
-    return "<br>".join(text[place : place + width] for place in range(0, len(text), width))
 
 
 def _style(figure: go.Figure, across: Span, up: Span, theme: Theme) -> None:
@@ -296,7 +161,7 @@ def _style(figure: go.Figure, across: Span, up: Span, theme: Theme) -> None:
     }
     figure.update_layout(
         height=_PLOT_HEIGHT + 24 * entries,
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        margin={"l": 8, "r": 12, "t": 34, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": theme.text, "size": 12},

@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GridColumn:
-    """A column of the table: its values are plain numbers in the unit of its head, so they sort and filter."""
+    """A column of the table: plain numbers in the unit that its head names, so they sort and filter."""
 
     field: str
     head: str
@@ -43,7 +43,7 @@ OVERHEAD = "What measuring layer by layer adds to a step. Latencies are measured
 COVERAGE = "How much of a bare step the times of the layers explain. Near 100 % nothing is hidden."
 
 COLUMNS = (
-    GridColumn("model_name", "Model", width=170, kind="text", pinned=True),
+    GridColumn("model_name", "Model", width=140, kind="text", pinned=True),
     GridColumn("device_name", "Device", width=150, kind="text"),
     GridColumn("hostname", "Host", width=120, kind="text"),
     GridColumn("status", "Status", width=100, kind="text"),
@@ -54,9 +54,9 @@ COLUMNS = (
     GridColumn("new_tokens", "New, tokens", meaning="Tokens generated for each sequence", width=110),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
     GridColumn("time_per_output_token_ns", "TPOT, ms", "ms", TPOT, 100),
-    GridColumn("tokens_per_s", "Tokens/s", unit="", meaning="Tokens generated a second, prefill included; tokens "
-               "processed a second for a model that does not generate.", width=105),
-    GridColumn("peak_memory_bytes", "Peak memory, GiB", "GiB", "Weights, cache and activations at once.", 125),
+    GridColumn("tokens_per_s", "Tokens/s", "", "Tokens generated a second, prefill included; tokens processed "
+               "a second for a model that does not generate.", 105),
+    GridColumn("peak_memory_bytes", "Peak memory, GiB", "GiB", "Weights, cache and activations.", 125),
     GridColumn("model_flops_utilization", "MFU, %", "%", MFU, 90),
     GridColumn("memory_bandwidth_utilization", "MBU, %", "%", MBU, 90),
     GridColumn("energy_per_token_j", "Energy, J/token", "J", width=120),
@@ -66,7 +66,8 @@ COLUMNS = (
                "nothing sensible.", width=110, kind="text"),
     GridColumn("roof_source_kind", "Roofs", meaning="Where the roofs of MFU and MBU come from.", width=110,
                kind="text"),
-    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95, kind="text"),
+    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95,
+               kind="text"),
     GridColumn("error", "Error", width=260, kind="text"),
 )  # fmt: skip
 
@@ -117,7 +118,7 @@ def run_figures(run: Row) -> list[Figure]:
         _shown("model_flops_utilization", "MFU", run, units.percent_text, "", MFU),
         _shown("memory_bandwidth_utilization", "MBU", run, units.percent_text, "", MBU),
         _shown("energy_per_token_j", "Energy per token", run, units.energy_text, "J"),
-        _shown("instrumentation_overhead", "Overhead of layer timing", run, units.overhead_text, "", OVERHEAD),
+        _shown("instrumentation_overhead", "Layer timing adds", run, units.overhead_text, "", OVERHEAD),
         _shown("layer_time_coverage", "Layer coverage", run, units.percent_text, "", COVERAGE),
         _shown("unknown_ops", "Operations without a formula", run, units.count_text, "",
                "Their cost is in none of the figures."),

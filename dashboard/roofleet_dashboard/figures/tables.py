@@ -36,6 +36,7 @@ def term(label: str, meaning: str) -> Any:
         multiline=True,
         w=280,
         withArrow=True,
+        boxWrapperProps={"style": {"display": "inline-block"}},
         events={"hover": True, "focus": True, "touch": True},
     )
 
@@ -93,7 +94,7 @@ def layer_figures(row: Mapping[str, Any]) -> list[Figure]:
     found = [
         _time("self_ns", "Time, own", row, "Median time in a step less that of the layers inside it."),
         _time("p50_ns", "Time, total", row, f"Median time in a step. {inside}"),
-        _time("p95_ns", "Time, 95th percentile", row, inside),
+        _time("p95_ns", "Time, p95", row, f"95th percentile over the steps. {inside}"),
         Figure(
             "share_of_phase",
             "Share of phase",
@@ -101,8 +102,20 @@ def layer_figures(row: Mapping[str, Any]) -> list[Figure]:
             units.exact_text(row["share_of_phase"]),
             "Own time over the own times of all layers in this phase.",
         ),
-        Figure("calls", "Calls in a step", units.count_text(row["calls"]), units.exact_text(row["calls"])),
-        Figure("ops", "Operations of its own", units.count_text(row["ops"]), units.exact_text(row["ops"])),
+        Figure(
+            "calls",
+            "Calls",
+            units.count_text(row["calls"]),
+            units.exact_text(row["calls"]),
+            "How often a step calls the layer.",
+        ),
+        Figure(
+            "ops",
+            "Own ops",
+            units.count_text(row["ops"]),
+            units.exact_text(row["ops"]),
+            "Operations that this layer does itself, views left out.",
+        ),
         *_work(_sum(row, "matmul_flops", "other_flops"), _bytes(row)),
         Figure("weight_bytes", "Weights read", *_traffic(row["weight_bytes"])),
         Figure("activation_bytes", "Activations", *_traffic(row["activation_bytes"])),
@@ -111,7 +124,7 @@ def layer_figures(row: Mapping[str, Any]) -> list[Figure]:
     if not row["is_leaf"]:
         found += [
             Figure("total_flops", "Work, total", *_flops(total_flops), inside),
-            Figure("total_bytes", "Bytes moved, total", *_traffic(total_bytes), inside),
+            Figure("total_bytes", "Moved, total", *_traffic(total_bytes), inside),
         ]
     return [
         *found,

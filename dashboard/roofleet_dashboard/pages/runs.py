@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dash
 import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import Input, Output, State, dcc, html, no_update
 
 from roofleet_dashboard import queries
 from roofleet_dashboard.callbacks import callback
-from roofleet_dashboard.figures.runs import (
-    bottleneck_table,
-    column_definitions,
-    grid_rows,
-    phase_table,
-    run_figures,
-)
-from roofleet_dashboard.figures.tables import figures_table
+from roofleet_dashboard.figures.runs import column_definitions, grid_rows
 from roofleet_dashboard.pages.common import away, head, nothing, retry
+from roofleet_dashboard.pages.run_summary import compare, summary
 from roofleet_dashboard.shell import Page
 from roofleet_dashboard.source import Source, SourceError
-from roofleet_dashboard.state import NetworkState, RooflineState, RunPhase, RunsState
+from roofleet_dashboard.state import RunsState
 
 __all__ = ["PAGE"]
 
@@ -36,9 +28,6 @@ GRID = "runs-grid"
 SUMMARY = "runs-summary"
 COMPARE = "runs-compare"
 RETRY = "runs-retry"
-
-BOTTLENECKS = 5
-"""Layers listed for each phase."""
 
 _THEME = (
     "themeQuartz.withParams({backgroundColor: 'var(--mantine-color-body)',"
@@ -155,7 +144,7 @@ def register(app: dash.Dash, source: Source) -> None:
             raise dash.exceptions.PreventUpdate
         state = RunsState.parse(search)
         try:
-            return _summary(source, state.run), _compare(source, state.ticked)
+            return summary(source, state.run), compare(source, state.ticked)
         except SourceError:
             return no_update, no_update
 
@@ -191,77 +180,6 @@ def _empty() -> Any:
         html.P("Profile one on a machine that reports to this collector:"),
         html.Pre("roofleet profile gpt2 --collector HOST:7700"),
     )
-
-
-def _summary(source: Source, run_id: str | None) -> Any:
-    if run_id is None:
-        return None
-    found = queries.rows(source, "run", run_id)
-    if not found:
-        return nothing("This run is not in the collector.", html.P(f"The link names {run_id}."))
-    run = found[0]
-    phases = queries.rows(source, "phases", run_id)
-    worst = queries.rows(source, "bottlenecks", run_id, BOTTLENECKS)
-    title = f"{run['model_name']} · {run['dtype']} on {run['device_name']} ({run['hostname']})"
-    workload = f"batch {run['batch_size']}, {run['prompt_tokens']} prompt tokens" + (
-        f", {run['new_tokens']} new tokens" if run["new_tokens"] else ""
-    )
-    parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
-    if run["error"]:
-        parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))
-    if phases:
-        parts.append(_links(run_id, [row["phase"] for row in phases]))
-    parts.append(figures_table(run_figures(run), exact=False))
-    if phases:
-        parts += [html.H3("Phases"), phase_table(phases)]
-    if worst:
-        parts += [
-            html.H3("Where time could be saved"),
-            html.P(
-                "The layers whose own time lies furthest above what their operations would take at the roof.",
-                className="rf-faint",
-            ),
-            bottleneck_table(worst, lambda row: _layer_link(run_id, row)),
-        ]
-    return dmc.Paper(parts, withBorder=True, p="md", radius="md", **{"data-run": run_id})
-
-
-def _links(run_id: str, phases: list[str]) -> Any:
-    roofline = RooflineState(runs=tuple(RunPhase(run_id, phase) for phase in phases))
-    return dmc.Group(
-        [
-            _button("Show on the roofline", "/roofline" + roofline.search()),
-            _button("Show its network", "/network" + NetworkState(run=run_id).search()),
-        ],
-        className="rf-buttons",
-    )
-
-
-def _button(label: str, href: str) -> Any:
-    return dcc.Link(label, href=href, className="rf-button")
-
-
-def _layer_link(run_id: str, row: Mapping[str, Any]) -> Any:
-    state = NetworkState(run=run_id, phase=row["phase"], opened=_above(row["path"]), node=row["path"])
-    return dcc.Link(row["path"] or "the model itself", href="/network" + state.search())
-
-
-def _above(path: str) -> tuple[str, ...] | None:
-    """What to open so that a layer is in sight; None, as it first is, for one that always is."""
-    return (path.rpartition(".")[0],) if "." in path else None
-
-
-def _compare(source: Source, ticked: tuple[str, ...]) -> Any:
-    if not ticked:
-        return None
-    picked = tuple(
-        RunPhase(run_id, row["phase"]) for run_id in ticked for row in queries.rows(source, "phases", run_id)
-    )
-    count = f"{len(ticked)} run{'s' if len(ticked) != 1 else ''} ticked"
-    if not picked:
-        return html.P(f"{count}; nothing was measured in {'them' if len(ticked) != 1 else 'it'}.")
-    href = "/roofline" + RooflineState(runs=picked).search()
-    return dmc.Group([html.Span(count), _button("Compare on the roofline", href)], className="rf-buttons")
 
 
 PAGE = Page("/runs", "Runs", layout, register)
