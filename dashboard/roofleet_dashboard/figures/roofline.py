@@ -21,6 +21,8 @@ Span = tuple[float, float]
 
 _PLOT_HEIGHT = 560
 _MODEL_SIZE = 18.0
+_NAMED_AT = (0.5, 0.28, 0.39)
+"""Where along the chart the slopes of the devices have their names, so that these do not meet."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def roofline_figure(series: Sequence[Series], devices: Sequence[DeviceRoofs], th
     figure = go.Figure()
     across, up = _spans(series, devices)
     for number, device in enumerate(devices):
-        add_roofs(figure, device, *across, theme.roofs[number % len(theme.roofs)], 26 + 5 * (number % 3))
+        add_roofs(figure, device, *across, theme.roofs[number % len(theme.roofs)], _NAMED_AT[number % 3])
     places = _label_places(series, across, up)
     for number, one in enumerate(series):
         _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme, places[number])

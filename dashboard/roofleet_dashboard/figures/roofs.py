@@ -89,16 +89,18 @@ def pairs(device: DeviceRoofs) -> list[tuple[Roof, list[Roof]]]:
 
 
 def add_roofs(
-    figure: go.Figure, device: DeviceRoofs, low: float, high: float, colour: str, named_at: int
+    figure: go.Figure, device: DeviceRoofs, low: float, high: float, colour: str, named_at: float
 ) -> None:
-    """All roofs of a device; the name of a slope stands at its step `named_at`, of 40."""
+    """All roofs of a device. The name of a slope stands at the fraction `named_at` of the chart's width, or
+    near the slope's end where it does not reach as far."""
     for memory, computes in pairs(device):
         ridges = [compute.per_s / memory.per_s for compute in computes]
         xs = _steps(low, max(ridges, default=high))
         bandwidth = units.bandwidth_text(memory.per_s)
         slope = _line(device, memory, bandwidth, xs, [x * memory.per_s for x in xs], colour)
         slope.showlegend = True
-        slope.text = [f"{memory.name} · {bandwidth}" if n == named_at else "" for n in range(len(xs))]
+        place = min(sum(x < low * (high / low) ** named_at for x in xs), len(xs) - 4)
+        slope.text = [f"{memory.name} · {bandwidth}" if n == place else "" for n in range(len(xs))]
         figure.add_trace(slope)
         for compute, ridge in zip(computes, ridges, strict=True):
             xs = _steps(ridge, high)
@@ -144,8 +146,6 @@ def _ridge(device: DeviceRoofs, compute: Roof, ridge: float, colour: str, group:
 
 def _steps(low: float, high: float) -> list[float]:
     """Points along a line, close enough that one is near wherever the pointer is."""
-    if high <= low:
-        return [low, low]
     return [low * (high / low) ** (step / 40) for step in range(41)]
 
 

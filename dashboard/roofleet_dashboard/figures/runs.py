@@ -54,7 +54,7 @@ COLUMNS = (
     GridColumn("new_tokens", "New, tokens", meaning="Tokens generated for each sequence", width=110),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
     GridColumn("time_per_output_token_ns", "TPOT, ms", "ms", TPOT, 100),
-    GridColumn("tokens_per_s", "Tokens/s", "", "Tokens generated a second, prefill included; tokens processed "
+    GridColumn("tokens_per_s", "Tokens/s", "", "Tokens generated a second, prefill included; processed "
                "a second for a model that does not generate.", 105),
     GridColumn("peak_memory_bytes", "Peak memory, GiB", "GiB", "Weights, cache and activations.", 125),
     GridColumn("model_flops_utilization", "MFU, %", "%", MFU, 90),

@@ -1,0 +1,1 @@
+"""Speed, measured: one file a benchmark, each with its peers beside it."""
