@@ -11,9 +11,9 @@ from roofleet_agent.engines.base import Session
 from roofleet_agent.engines.transformers import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.registry import find_engine
-from roofleet_agent.rows import table_of
 from roofleet_agent.workload import ModelRequest, Workload
-from roofleet_analysis.costs import Cost, derive_op_costs
+from roofleet_analysis.costs import Cost, cost_of
+from roofleet_analysis.costs.rows import op_of, total
 from roofleet_analysis.roofline import lower_bound
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ def analyze(
 
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     """The summed cost of a phase, and the names of the ops that have no formula."""
-    rows = profiling.op_rows("analysis", "phase", traced)
-    costs = derive_op_costs(table_of("ops", rows)).to_pylist()
-    known = [row for row in costs if row["is_known"]]
-    total = Cost(**{name: sum(row[name] for row in known) for name in Cost.__dataclass_fields__})
-    unknown = [op["op"] for op, row in zip(rows, costs, strict=True) if not row["is_known"]]
-    return total, unknown
+    costs, unknown = [], []
+    for row in profiling.op_rows("analysis", "phase", traced):
+        cost = cost_of(op_of(row))
+        if cost is None:
+            unknown.append(row["op"])
+        else:
+            costs.append(cost)
+    return total(costs), unknown
 
 
 def _trace(request: ModelRequest, dtype: str, workload: Workload) -> tuple[Session, dict[str, TraceResult]]:
