@@ -42,6 +42,18 @@ def table(
     return made
 
 
+def facts(rows: Sequence[tuple[str, str]]) -> Any:
+    """Names and values in two columns."""
+    from rich.table import Table
+
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column()
+    made.add_column(justify="right")
+    for name, value in rows:
+        made.add_row(name, value)
+    return made
+
+
 @contextmanager
 def progress(label: str, *, quiet: bool = False) -> Iterator[Any]:
     """Gives a function (what, fraction) that shows how far something is.

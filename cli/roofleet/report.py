@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from roofleet.console import table
+from roofleet.console import facts, table
 from roofleet_analysis.units import (
     capacity_text,
     count_text,
+    overhead_text,
     percent_text,
-    ratio_text,
     time_text,
 )
 
@@ -48,8 +48,9 @@ def print_run(console: Console, query: Query, run_id: str) -> None:
         f"{weights}, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
         + (f", {row['new_tokens']} new tokens" if row["new_tokens"] else "")
     )
-    rows = [(label, text) for label, text in _summary(row) if text is not None]
-    console.print(table(None, ["", ""], rows, right=[1]))
+    rows = _forward_time(query, row) + [(label, text) for label, text in _summary(row) if text is not None]
+    console.print(facts(rows))
+    console.print()
     layers = [
         [
             layer["path"] or "(the model itself)",
@@ -75,6 +76,14 @@ def print_run(console: Console, query: Query, run_id: str) -> None:
     console.print(f"run {run_id}", style="dim")
 
 
+def _forward_time(query: Query, row: dict[str, Any]) -> list[tuple[str, str]]:
+    """How long one forward takes, for a model that does not generate."""
+    found = query(
+        "SELECT bare_p50_ns FROM phase_summary WHERE run_id = ? AND phase = 'forward'", (row["run_id"],)
+    )
+    return [("time of a forward", time_text(value)) for value in found.column(0).to_pylist()]
+
+
 def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
     generates = row["new_tokens"] > 0
     roof = f"of the {row['roof_source_kind']} roof" if row["roof_source_kind"] else ""
@@ -97,6 +106,6 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
             optional(lambda v: f"{percent_text(v)} {roof}", row["memory_bandwidth_utilization"]),
         ),
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),
-        ("instrumentation overhead", optional(ratio_text, row["instrumentation_overhead"])),
+        ("instrumentation overhead", optional(overhead_text, row["instrumentation_overhead"])),
         ("bare step explained by layers", optional(percent_text, row["layer_time_coverage"])),
     ]

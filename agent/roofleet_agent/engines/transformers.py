@@ -77,12 +77,13 @@ class TransformersSession:
         """See Session.single."""
         if phase == "forward":
             return Step(phase, 0, self.prompt_tokens, 0, self._forward)
-        self._cache = self._new_cache()
         if phase == "prefill":
+            self._cache = self._new_cache()
             return Step(phase, 0, self.prompt_tokens, 0, self._prefill)
         cached = middle_cache_tokens(self.prompt_tokens, self.new_tokens)
-        filler = self._prompt[:, :1].expand(-1, cached)
-        self._run(filler, kept=1)
+        if self._cache is None or self._cache.get_seq_length() != cached:
+            self._cache = self._new_cache()
+            self._run(self._prompt[:, :1].expand(-1, cached), kept=1)
         return Step(phase, cached - self.prompt_tokens, 1, cached, self._decode)
 
     def cache(self) -> Iterable[torch.Tensor]:

@@ -97,7 +97,7 @@ def _print(result: dict[str, Any], chips: list[Hardware]) -> None:
         ("KV cache", f"{capacity_text(kv)} a token" if kv is not None else "none"),
         ("memory needed", f"{capacity_text(memory['total_bytes'])} with a cache of all tokens"),
     ]
-    out.print(console.table(None, ["", ""], facts, right=[1]))
+    out.print(console.facts(facts))
     rows = [
         [
             phase,

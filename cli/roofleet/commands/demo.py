@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,12 +61,20 @@ def demo(
                 else:
                     print_run(out, lambda sql, values: connection.sql(sql, values), run_id)
             out.print(f"\n[bold]dashboard[/bold]  http://{pages}", soft_wrap=True)
-            out.print(f"SQL        roofleet sql 'SELECT * FROM run_summary' --server {connection.address}")
+            command = f"{_command()} sql 'SELECT * FROM run_summary' --server {connection.address}"
+            out.print(f"SQL        {command}", soft_wrap=True, markup=False)
             if not once:
                 out.print("Ctrl-C ends the demo.")
                 signal.pause()
     except KeyboardInterrupt:
         out.print("\nstopped")
+
+
+def _command() -> str:
+    """What to type for `roofleet` here, where its folder may not be on the PATH."""
+    if shutil.which("roofleet"):
+        return "roofleet"
+    return os.path.relpath(Path(sys.executable).parent / "roofleet")
 
 
 def _done(connection: Connection, model: str) -> str | None:

@@ -113,7 +113,7 @@ class LayerTree:
     def closure(self, opened: Iterable[str]) -> set[str]:
         """The layers to open so that each of these is open, as far as they exist and hold something."""
         wanted = {step for path in opened for step in (*ancestors(path), path)}
-        return {path for path in wanted if self.inside(path)}
+        return {path for path in wanted if path and self.inside(path)}
 
     def boxes(self, opened: Collection[str]) -> list[Box]:
         """Everything in sight, the outermost boxes first to last."""
