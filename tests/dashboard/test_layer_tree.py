@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.dashboard.data import Fleet
 
 from roofleet_dashboard import queries
-from roofleet_dashboard.figures.layer_tree import INPUTS, OUTPUT, Box, LayerTree, own_id
+from roofleet_dashboard.figures.layer_tree import INPUTS, OUTPUT, Box, Flow, LayerTree, own_id
 from roofleet_dashboard.figures.layered_layout import FRAME_HEAD, Place, bend, layered
 from roofleet_dashboard.figures.network import elements, short_name
 from roofleet_dashboard.figures.network_metrics import METRICS, Scale, values, whole
@@ -53,8 +54,7 @@ def stacked() -> LayerTree:
     rows = [layer(path, calls=None if path in ("body.h", "body.idle") else 1) for path in paths]
     ran = ["body.embed", *inner, "head"]
     order = [{"path": path, "start_ns": place} for place, path in enumerate(ran)]
-    chain = zip(ran, ran[1:], strict=False)
-    edges = [edge(source, target, 100) for source, target in chain]
+    edges = [edge(source, target, 100) for source, target in pairwise(ran)]
     edges += [edge("", "body.embed", 8), edge("head", "", 40), edge("body.embed", "body.h.0.mlp", 100)]
     return LayerTree(rows, order, edges)
 
@@ -187,7 +187,7 @@ def test_no_two_boxes_overlap(data: st.DataObject) -> None:
     size = st.tuples(st.floats(80, 240), st.floats(20, 80))
     sizes = {name: data.draw(size) for name in leaves} | {f"{path}#head": (90.0, 24.0) for path in opened}
     pairs = data.draw(st.lists(st.tuples(ends, ends), max_size=8))
-    flows = [*tree.flows(opened), *(type(tree.flows(set())[0])(s, t, 1, 1) for s, t in pairs)]
+    flows = [*tree.flows(opened), *(Flow(s, t, 1, 1) for s, t in pairs)]
     places = list(layered(boxes, flows, sizes).values())
     assert len(places) == len(leaves) + len(opened)
     for number, one in enumerate(places):
