@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import resource
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import Engine, Session, Step
+from roofleet_agent.engines.base import Engine, Session
 from roofleet_agent.inventory import device_id, host_id
 from roofleet_agent.measuring.clocks import clock_for
-from roofleet_agent.measuring.layer_timer import Interval, LayerTimer
-from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker
+from roofleet_agent.measuring.layer_timer import LayerTimer
+from roofleet_agent.measuring.passes import Iteration, TimedStep, timed_steps, track_memory
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import Sink, table_of
+from roofleet_agent.run_rows import op_rows, span_rows, step_rows
 from roofleet_agent.tracing import TraceResult, layers_of, trace
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens, phases_of
 
@@ -34,19 +33,6 @@ Progress = Callable[[str, float], None]
 
 def _silent(what: str, fraction: float) -> None:
     return None
-
-
-@dataclass(frozen=True)
-class TimedStep:
-    """A step as timed: which one, when in ns since the run began, and how long."""
-
-    step: Step
-    kind: str
-    iteration: int
-    is_warmup: bool
-    start_ns: int
-    duration_ns: int
-    intervals: list[Interval] = field(default_factory=list)
 
 
 def trace_phases(
@@ -208,77 +194,24 @@ class _Run:
             is_warmup = iteration < workload.warmup
             self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.75 * iteration / total)
             before = self._device.energy_j()
-            bare = list(self._pass(session, "bare", iteration, is_warmup, None))
+            bare = list(timed_steps(session, clock, Iteration("bare", iteration, is_warmup), self._began))
             after = self._device.energy_j()
             if not is_warmup:
                 known = energy_j is not None and before is not None and after is not None
                 energy_j = energy_j + after - before if known else None  # type: ignore[operator]
             with timer.attached():
-                timed = list(self._pass(session, "timed", iteration, is_warmup, timer))
+                this = Iteration("timed", iteration, is_warmup)
+                timed = list(timed_steps(session, clock, this, self._began, timer))
             self._write_steps(bare + timed)
         self._row["energy_j"] = energy_j
         self._progress("memory", 0.92)
         self._memory_pass(session)
 
-    def _pass(
-        self, session: Session, kind: str, iteration: int, is_warmup: bool, timer: LayerTimer | None
-    ) -> Iterator[TimedStep]:
-        clock = clock_for(self._torch_device)
-        with _collector_paused():
-            for step in session.iteration():
-                clock.synchronize()
-                if timer is not None:
-                    timer.begin()
-                begin = time.perf_counter_ns()
-                step.call()
-                clock.synchronize()
-                duration = time.perf_counter_ns() - begin
-                yield TimedStep(
-                    # what the step would do is not kept: it holds the cache
-                    replace(step, call=_nothing),
-                    kind,
-                    iteration,
-                    is_warmup,
-                    begin - self._began,
-                    duration,
-                    timer.intervals() if timer is not None and not is_warmup else [],
-                )
-
     def _write_steps(self, steps: list[TimedStep]) -> None:
-        self._write(
-            "steps",
-            [
-                {
-                    "run_id": self.run_id,
-                    "phase": s.step.phase,
-                    "pass": s.kind,
-                    "iteration": s.iteration,
-                    "step_index": s.step.step_index,
-                    "is_warmup": s.is_warmup,
-                    "start_ns": s.start_ns,
-                    "duration_ns": s.duration_ns,
-                    "tokens": s.step.tokens,
-                    "cache_tokens": s.step.cache_tokens,
-                }
-                for s in steps
-            ],
-        )
-        spans = [
-            {
-                "run_id": self.run_id,
-                "phase": s.step.phase,
-                "iteration": s.iteration,
-                "step_index": s.step.step_index,
-                "path": interval.path,
-                "start_ns": interval.start_ns,
-                "duration_ns": interval.duration_ns,
-                "self_ns": interval.self_ns,
-            }
-            for s in steps
-            for interval in s.intervals
-        ]
-        if spans:
-            self._write("spans", spans)
+        self._sink.write("steps", step_rows(self.run_id, steps))
+        spans = span_rows(self.run_id, steps)
+        if spans.num_rows:
+            self._sink.write("spans", spans)
 
     def _memory_pass(self, session: Session) -> None:
         on_accelerator = self._torch_device.type != "cpu"
@@ -316,47 +249,6 @@ class _Run:
         self._sink.write(table, table_of(table, rows))
 
 
-def track_memory(session: Session) -> tuple[MemoryTracker, dict[str, list[LayerMemory]]]:
-    """Runs one iteration under a memory tracker; the layers of each phase are those of its last step."""
-    module = session.module
-    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
-    phases: dict[str, list[LayerMemory]] = {}
-    with torch.inference_mode(), tracker, tracker.following(module):
-        for step in session.iteration():
-            tracker.layers = []
-            step.call()
-            phases[step.phase] = tracker.layers
-    return tracker, phases
-
-
-def peak_of_first_step(session: Session) -> int:
-    """The most cache and activation bytes alive in the first step of an iteration."""
-    module = session.module
-    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
-    step = next(iter(session.iteration()))
-    with torch.inference_mode(), tracker:
-        step.call()
-    return tracker.peak_bytes
-
-
-def op_rows(run_id: str, phase: str, traced: TraceResult) -> list[dict[str, Any]]:
-    """The rows of `ops` for one phase."""
-    return [
-        {
-            "run_id": run_id,
-            "phase": phase,
-            "op_index": index,
-            "path": op.path,
-            "op": op.op,
-            "inputs": [asdict(tensor) for tensor in op.inputs],
-            "outputs": [asdict(tensor) for tensor in op.outputs],
-            "is_view": op.is_view,
-            "attributes": json.dumps(dict(op.attributes), sort_keys=True) if op.attributes else None,
-        }
-        for index, op in enumerate(traced.ops)
-    ]
-
-
 def kv_bytes_per_token(session: Session, workload: Workload) -> int | None:
     """Bytes of cache a token of one sequence takes, from the cache as it is; None without one."""
     if session.task != "generate":
@@ -370,22 +262,6 @@ def process_peak_bytes() -> int:
     """The most memory this process ever held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Python's garbage collector does not run inside a pass: a step must not pay for another's garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _nothing() -> None:
-    return None
 
 
 def _version(package: str) -> str | None:

@@ -10,7 +10,9 @@ from roofleet_agent import profiling
 from roofleet_agent.engines.base import Session
 from roofleet_agent.engines.transformers import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.measuring.passes import peak_of_first_step
 from roofleet_agent.registry import find_engine
+from roofleet_agent.run_rows import op_rows
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.costs import Cost, cost_of
 from roofleet_analysis.costs.rows import op_of, total
@@ -63,7 +65,7 @@ def analyze(
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     """The summed cost of a phase, and the names of the ops that have no formula."""
     costs, unknown = [], []
-    for row in profiling.op_rows("analysis", "phase", traced):
+    for row in op_rows("analysis", "phase", traced):
         cost = cost_of(op_of(row))
         if cost is None:
             unknown.append(row["op"])
@@ -106,7 +108,7 @@ def _memory(session: Session, workload: Workload, kv_bytes: int | None) -> dict[
     weights = sum(p.numel() * p.element_size() for p in session.module.parameters())
     tokens = session.prompt_tokens + max(workload.new_tokens - 1, 0)
     cache = (kv_bytes or 0) * workload.batch_size * tokens
-    first_step = profiling.peak_of_first_step(session)
+    first_step = peak_of_first_step(session)
     return {
         "weight_bytes": weights,
         "kv_cache_bytes": cache,

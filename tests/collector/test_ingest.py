@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 from tests.support import TINY_GPT2, batch, request, spans
 
-from roofleet_agent.profiling import op_rows, trace_phases
+from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
+from roofleet_agent.run_rows import op_rows
 from roofleet_agent.workload import Workload
 from roofleet_collector.errors import RejectedBatch
 from roofleet_collector.ingest import Ingest
