@@ -46,7 +46,12 @@ def trace_phases(
     def traced(device: str) -> tuple[Session, dict[str, TraceResult]]:
         session = engine.load(request, torch.device(device), dtype, workload)
         return session, {
-            phase: trace(session.module, session.single(phase).call, cache=session.cache)
+            phase: trace(
+                session.module,
+                session.single(phase).call,
+                cache=session.cache,
+                experts_per_token=session.experts_per_token,
+            )
             for phase in phases_of(session.task, session.new_tokens)
         }
 
@@ -118,7 +123,6 @@ class _Run:
             "dtype": dtype,
             "variant": "base",
             "weights": request.weights,
-            "attention": workload.attention,
             "engine": self._engine.name,
             "batch_size": workload.batch_size,
             "logits": workload.logits,
@@ -146,6 +150,7 @@ class _Run:
             "prompt_tokens": session.prompt_tokens,
             "new_tokens": session.new_tokens,
             "prompt_sha256": session.prompt_sha256,
+            "attention": session.attention,
             "parameter_bytes": sum(p.numel() * p.element_size() for p in state),
             "kv_bytes_per_token": kv_bytes,
         }

@@ -29,7 +29,8 @@ class ModelRequest:
 class Workload:
     """What a run does: sequences in the batch, tokens of each prompt, tokens generated for each sequence.
 
-    With `prompt` the prompt's own tokens are used instead of `prompt_tokens` random ones.
+    `attention` names an implementation; None leaves it to the model. With `prompt` the prompt's own tokens
+    are used instead of `prompt_tokens` random ones.
     """
 
     batch_size: int = 1
@@ -39,7 +40,7 @@ class Workload:
     warmup: int = 2
     logits: Literal["last", "all"] = "last"
     prompt: str | None = None
-    attention: str = "sdpa"
+    attention: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("prompt_tokens", 1), ("new_tokens", 0), ("iterations", 1),

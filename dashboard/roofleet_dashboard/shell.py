@@ -8,7 +8,7 @@ from typing import Any
 
 import dash
 import dash_mantine_components as dmc
-from dash import Input, Output, dcc, html
+from dash import ClientsideFunction, Input, Output, dcc, html
 
 from roofleet_dashboard.callbacks import callback
 from roofleet_dashboard.source import Source
@@ -19,8 +19,9 @@ LOCATION = "shell-location"
 PAGE = "shell-page"
 BURGER = "shell-burger"
 FRAME = "shell-frame"
+TOGGLE = "shell-toggle"
 SCHEME = "shell-scheme"
-"""The dark and light toggle; its `computedColorScheme` is what figures draw for."""
+"""A store that holds `dark` or `light`, as the page is seen: what figures are drawn for."""
 
 _HEADER_PX = 56
 
@@ -44,7 +45,7 @@ def shell_layout(pages: tuple[Page, ...]) -> Any:
                 dcc.Link(html.Span("Roofleet", className="rf-name"), href="/", className="rf-home"),
                 dmc.Group(_links(pages), gap="xs", visibleFrom="sm", className="rf-links"),
                 dmc.ColorSchemeToggle(
-                    id=SCHEME,
+                    id=TOGGLE,
                     lightIcon="☀",
                     darkIcon="☾",
                     variant="subtle",
@@ -69,7 +70,7 @@ def shell_layout(pages: tuple[Page, ...]) -> Any:
         padding={"base": "sm", "sm": "lg"},
     )
     return dmc.MantineProvider(
-        [dcc.Location(id=LOCATION, refresh="callback-nav"), frame],
+        [dcc.Location(id=LOCATION, refresh="callback-nav"), dcc.Store(id=SCHEME), frame],
         defaultColorScheme="auto",
         theme={
             "primaryColor": "blue",
@@ -91,6 +92,13 @@ def register_shell(app: dash.Dash, pages: tuple[Page, ...]) -> None:
             html.H1("There is no such page"),
             html.P([f"{pathname} is not here. ", dcc.Link("Go to the fleet", href="/"), "."]),
         ]
+
+    app.clientside_callback(
+        ClientsideFunction("roofleet", "scheme"),
+        Output(SCHEME, "data"),
+        Input(TOGGLE, "computedColorScheme"),
+        Input(PAGE, "children"),
+    )
 
     @callback(app, Output(BURGER, "opened"), Input(LOCATION, "pathname"), prevent_initial_call=True)
     def close_menu(_: str | None) -> bool:

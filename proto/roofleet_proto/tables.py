@@ -174,7 +174,8 @@ RUNS = Table(
         _must("dtype", TEXT, "Type of weights and activations: `fp32`, `bf16`, `fp16`."),
         _must("variant", TEXT, "How the model was changed; `base` is unchanged."),
         _must("weights", TEXT, "`pretrained` or `random`."),
-        _must("attention", TEXT, "Attention implementation: `sdpa`, `eager` and others."),
+        Column("attention", TEXT, "Attention implementation: `sdpa`, `eager` and others; NULL where the model "
+               "does not say."),
         _must("engine", TEXT, "What ran the model."),
         _must("batch_size", INT, "Sequences in the batch."),
         _must("prompt_tokens", INT, "Tokens of each prompt."),

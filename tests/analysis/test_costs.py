@@ -94,6 +94,15 @@ def test_grouped_experts_read_the_experts_that_are_met() -> None:
     assert found.weight_bytes == round(w.bytes * (1 - 0.75**16))
 
 
+def test_a_token_meets_as_many_experts_as_it_is_sent_to() -> None:
+    """One token sent to 2 of 8 experts reads exactly 2; 4 tokens read 8 * (1 - (3/4)^4) on average."""
+    w = tensor(8, 8, 12, role="weight")
+    for tokens, experts in ((1, 2), (4, 8 * (1 - 0.75**4))):
+        inputs = [tensor(2 * tokens, 8), w, tensor(8)]
+        found = cost("aten._grouped_mm", inputs, [tensor(2 * tokens, 12)], experts_per_token=2)
+        assert found.weight_bytes == round(w.bytes / 8 * experts)
+
+
 def test_a_lookup_reads_the_rows_it_picks() -> None:
     """Three rows of an embedding of 100 move three rows and their ids."""
     table, ids, out = tensor(100, 8, role="weight"), tensor(1, 3, bytes=24), tensor(1, 3, 8)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from selenium import webdriver
@@ -468,3 +468,22 @@ def test_an_unknown_address_leads_back(browser: Browser) -> None:
     """An address without a page says so and links to the first page."""
     browser.open("/nowhere")
     assert browser.text("h1") == "There is no such page"
+
+
+def test_dark_and_light_reach_the_chart(browser: Browser, fleet: Fleet) -> None:
+    """The toggle changes the page and the letters of the chart with it."""
+    browser.open(f"/roofline?runs={fleet.gpt2_run}:decode")
+    letters = "return document.querySelector('#roofline-chart .js-plotly-plot').layout.font.color"
+    before = browser.until(lambda: browser.run(letters), "the chart")
+    browser.click("#shell-toggle")
+    browser.until(lambda: browser.run(letters) != before, "the other letters")
+    browser.click("#shell-toggle")
+    browser.until(lambda: browser.run(letters) == before, "the first letters")
+
+
+def test_a_filter_is_part_of_the_link(browser: Browser, fleet: Fleet) -> None:
+    """A filter of the table comes back from the URL: only the runs that pass it are listed."""
+    wanted = {"model_name": {"filterType": "text", "type": "equals", "filter": "tiny-bert"}}
+    browser.open(f"/runs?filter={quote(json.dumps(wanted))}")
+    listed = "return [...document.querySelectorAll('.ag-row[row-id]')].map(r => r.getAttribute('row-id'))"
+    browser.until(lambda: set(browser.run(listed)) == {fleet.bert_run}, "the filtered table")

@@ -31,6 +31,8 @@ class Session(Protocol):
     module: nn.Module
     task: str
     config_json: str | None
+    attention: str | None
+    experts_per_token: int | None
     prompt_tokens: int
     new_tokens: int
     prompt_sha256: str | None

@@ -55,6 +55,8 @@ class ModuleSession:
 
     task = "encode"
     config_json: str | None = None
+    attention: str | None = None
+    experts_per_token: int | None = None
     new_tokens = 0
 
     def __init__(self, module: nn.Module, inputs: Any) -> None:

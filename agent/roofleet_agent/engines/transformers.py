@@ -52,6 +52,10 @@ class TransformersSession:
         self.module: nn.Module = model
         self.task = task
         self.config_json: str | None = model.config.to_json_string()
+        self.attention: str | None = model.config._attn_implementation
+        self.experts_per_token: int | None = getattr(
+            model.config.get_text_config(), "num_experts_per_tok", None
+        )
         self.prompt_tokens = int(prompt.shape[1])
         self.new_tokens = workload.new_tokens if task == "generate" else 0
         self.prompt_sha256 = (
@@ -157,13 +161,15 @@ def _checkpoint_name(request: ModelRequest) -> str:
 
 
 def _load_model(
-    request: ModelRequest, config: Any, task: str, device: torch.device, dtype: str, attention: str
+    request: ModelRequest, config: Any, task: str, device: torch.device, dtype: str, attention: str | None
 ) -> nn.Module:
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils import logging
 
     auto = AutoModelForCausalLM if task == "generate" else AutoModel
-    options = {"dtype": TORCH_DTYPES[dtype], "attn_implementation": attention, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "trust_remote_code": False}
+    if attention is not None:
+        options["attn_implementation"] = attention
     logging.disable_progress_bar()
     try:
         if request.weights == "random" or device.type == "meta":

@@ -81,13 +81,15 @@ def trace(
     call: Callable[[], Any],
     *,
     cache: Callable[[], Iterable[torch.Tensor]] = lambda: (),
+    experts_per_token: int | None = None,
 ) -> TraceResult:
     """Runs `call`, which calls `model` once, and returns what it executed.
 
-    `cache` gives the tensors of the key-value cache; it is asked before and after the call. The model is
+    `cache` gives the tensors of the key-value cache; it is asked before and after the call.
+    `experts_per_token` becomes an attribute of grouped products, whose shapes do not tell it. The model is
     left as it was: the hooks that follow the layers are taken off again, also if the call fails.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(experts_per_token)
     recorder.mark(_state_of(model), "weight")
     recorder.mark(cache(), "kv")
     with torch.inference_mode(), follow_layers(model, recorder.path_stack), recorder:
@@ -147,8 +149,9 @@ class _Seen:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, experts_per_token: int | None) -> None:
         super().__init__()
+        self._experts_per_token = experts_per_token
         self.path_stack: list[str] = [""]
         self._seen: list[_Seen] = []
         self._roles: dict[int, str] = {}
@@ -185,7 +188,10 @@ class _Recorder(TorchDispatchMode):
             for operand in outputs:
                 self._producer[operand.storage] = path
         name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
-        self._seen.append(_Seen(path, name, inputs, outputs, is_view, _attributes(func, args, kwargs)))
+        attributes = _attributes(func, args, kwargs)
+        if name == "aten._grouped_mm" and self._experts_per_token is not None:
+            attributes["experts_per_token"] = self._experts_per_token
+        self._seen.append(_Seen(path, name, inputs, outputs, is_view, attributes))
         return result
 
     def result(self) -> TraceResult:

@@ -13,7 +13,7 @@ _PER_OUTPUT: dict[int, tuple[str, ...]] = {
         "exp", "log", "sin", "cos", "tanh", "sigmoid", "erf", "relu", "clamp", "clamp_min", "clamp_max",
         "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not",
         "logical_xor", "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_right_shift",
-        "bitwise_left_shift", "where", "masked_fill", "floor_divide", "floor", "ceil", "round", "remainder",
+        "bitwise_left_shift", "bitwise_xor", "__and__", "__or__", "__xor__", "where", "masked_fill", "floor_divide", "floor", "ceil", "round", "remainder",
         "fmod", "sign", "threshold", "leaky_relu", "log1p", "expm1", "tril", "triu", "cumsum", "isnan",
         "isinf", "isin", "true_divide", "atan2", "log2", "exp2",
     ),

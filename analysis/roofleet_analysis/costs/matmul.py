@@ -68,13 +68,14 @@ def convolution(op: Op) -> Work:
 @formula("aten._grouped_mm")
 def grouped_mm(op: Op) -> Work:
     # a: [t, k], w: [experts, k, n], offsets: [experts] -> [t, n]: every row meets one expert's matrix.
-    # Shapes do not say which experts a batch meets: counted are the distinct experts that t rows, spread
-    # evenly, meet on average, E * (1 - (1 - 1/E)^t).
+    # Shapes do not say which experts a batch meets: counted are the distinct ones that tokens meet on
+    # average when each goes to k different experts of E, spread evenly: E * (1 - (1 - k/E)^tokens).
     a, w, out = op.inputs[0], op.inputs[1], op.outputs[0]
     if len(w.shape) == 2:  # both sides ragged: the groups share the inner dimension
         return Work(matmul_flops=2 * a.shape[0] * a.shape[1] * w.shape[1])
     experts = w.shape[0]
-    touched = experts * (1 - (1 - 1 / experts) ** a.shape[0])
+    k = min(op.attributes.get("experts_per_token", 1), experts)
+    touched = experts * (1 - (1 - k / experts) ** (a.shape[0] / k))
     return Work(
         matmul_flops=2 * a.elements * out.shape[-1],
         read={1: min(w.bytes, round(w.bytes * touched / experts))},

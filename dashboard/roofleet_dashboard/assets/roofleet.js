@@ -32,14 +32,19 @@
     }
   }
 
+  const seen = () => document.documentElement.getAttribute("data-mantine-color-scheme");
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     roofleet: {
+      scheme: function () {
+        // The toggle tells its new value before the page has it.
+        return new Promise((done) => setTimeout(() => done(seen() === "dark" ? "dark" : "light"), 0));
+      },
       focus: function (elements, id) {
         setTimeout(() => show(id, 40), 160); // after the component has run its own layout
         return elements.length;
       },
       say: function (pointed, tapped) {
-        const used = window.dash_clientside.callback_context.triggered_id;
         const by = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id).join();
         const edge = by.includes("tapEdgeData") ? tapped : pointed;
         return edge && edge.says ? edge.says : window.dash_clientside.no_update;

@@ -57,10 +57,9 @@ def _host(rows: Sequence[Row], traces: Mapping[str, Sequence[float]]) -> Any:
             html.Div(
                 [
                     html.H2(host["hostname"], className="rf-host-name"),
-                    dmc.Badge(
+                    html.Span(
                         "online" if online else "offline",
-                        color="green.9" if online else "gray.7",
-                        variant="filled" if online else "outline",
+                        className="rf-tag rf-online" if online else "rf-tag",
                     ),
                     html.Span(
                         [f"seen {seen}"], className="rf-faint", **{"data-last-seen": str(host["last_seen_s"])}
@@ -106,7 +105,7 @@ def _device(row: Row, trace: Sequence[float], online: bool) -> Any:
             html.Div(
                 [
                     html.Strong(row["device_name"]),
-                    dmc.Badge(row["device_kind"].upper(), variant="outline", color="gray.7"),
+                    html.Span(row["device_kind"].upper(), className="rf-tag"),
                     html.Span(
                         f"{units.count_text(runs)} run{'' if runs == 1 else 's'}", className="rf-faint"
                     ),

@@ -22,6 +22,8 @@ class Theme:
     grid: str
     surface: str
     box: str
+    rim: str
+    """Around points, so that those over one another can be told apart."""
     roofs: tuple[str, ...]
 
 
@@ -31,6 +33,7 @@ LIGHT = Theme(
     grid="#e3e7ec",
     surface="#ffffff",
     box="#f3f5f8",
+    rim="#ffffff",
     roofs=("#4a5568", "#8a5a00", "#5b3f99", "#0f6f6f", "#9b2c4d"),
 )
 DARK = Theme(
@@ -39,6 +42,7 @@ DARK = Theme(
     grid="#3a3f47",
     surface="#242424",
     box="#2e3238",
+    rim="#c8ced6",
     roofs=("#b4bdca", "#e0b060", "#b7a3e8", "#7fcfcf", "#eb9ab3"),
 )
 

@@ -121,7 +121,7 @@ def _add_points(
                     "color": colour,
                     "size": _MODEL_SIZE if is_model else [_size(share) for share in shares],
                     "opacity": 1.0 if is_model else 0.8,
-                    "line": {"width": 1, "color": theme.text if is_model else theme.surface},
+                    "line": {"width": 1, "color": theme.text if is_model else theme.rim},
                 },
                 customdata=[[row["run_id"], row["phase"], row["level"], row["name"]] for row in rows],
                 hovertext=[_hover(series.label, row) for row in rows],

@@ -13,7 +13,7 @@ from roofleet_dashboard import queries
 from roofleet_dashboard.source import Source, SourceError
 from roofleet_dashboard.state import phases_of
 
-__all__ = ["RunIndex", "away", "head", "nothing", "retry", "run_label"]
+__all__ = ["RunIndex", "away", "head", "no_runs", "nothing", "retry", "run_label"]
 
 RETRY_MS = 5000
 
@@ -37,6 +37,16 @@ def nothing(title: str, *what_to_do: Any) -> Any:
     """What stands in place of an empty page: why it is empty and what to do."""
     return dmc.Paper(
         [html.Strong(title), html.Div(list(what_to_do))], withBorder=True, p="lg", className="rf-nothing"
+    )
+
+
+def no_runs() -> Any:
+    """What stands on a page about runs before there is one."""
+    return nothing(
+        "No model has been profiled yet.",
+        html.P("Profile one on any machine that reaches this collector:"),
+        html.Pre("roofleet profile gpt2 --collector HOST:7700"),
+        html.P("HOST is the machine the collector runs on."),
     )
 
 

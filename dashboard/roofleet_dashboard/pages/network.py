@@ -30,6 +30,7 @@ METRIC = "network-metric"
 MEANING = "network-meaning"
 LEGEND = "network-legend"
 GRAPH = "network-graph"
+BODY = "network-body"
 NOTE = "network-note"
 EDGE = "network-edge"
 DETAILS = "network-details"
@@ -92,6 +93,7 @@ def layout(search: str) -> Any:
                     className="rf-side",
                 ),
             ],
+            id=BODY,
             className="rf-split",
         ),
         retry(RETRY),
@@ -128,6 +130,7 @@ def register(app: dash.Dash, source: Source) -> None:
         Output(LEGEND, "children"),
         Output(GRAPH, "elements"),
         Output(GRAPH, "stylesheet"),
+        Output(BODY, "style"),
         Output(NOTE, "children"),
         Output(DETAILS, "children"),
         Output(FOLD, "disabled"),
@@ -141,7 +144,7 @@ def register(app: dash.Dash, source: Source) -> None:
         Input(GRAPH, "tapNode"),
         Input(FOLD, "n_clicks"),
         Input(FOLD_ALL, "n_clicks"),
-        Input(SCHEME, "computedColorScheme"),
+        Input(SCHEME, "data"),
         Input(RETRY, "n_intervals"),
         State(LOCATION, "pathname"),
         State(DRAWN, "data"),
@@ -184,7 +187,7 @@ def register(app: dash.Dash, source: Source) -> None:
             if wanted != state:
                 shown = NetworkView(source, wanted)
         except SourceError as error:
-            return (*[no_update] * 13, away(error), False, None)
+            return (*[no_update] * 14, away(error), False, None)
         return (
             wanted.search() if wanted != state else no_update,
             shown.index.options(),
@@ -194,7 +197,6 @@ def register(app: dash.Dash, source: Source) -> None:
             wanted.metric,
             METRICS[wanted.metric].meaning,
             *shown.drawn(scheme),
-            None,
             True,
             key,
         )

@@ -14,7 +14,7 @@ from roofleet_dashboard.figures.network import elements, short_name, stylesheet
 from roofleet_dashboard.figures.network_metrics import METRICS, legend
 from roofleet_dashboard.figures.palette import theme_of
 from roofleet_dashboard.figures.tables import figures_table, layer_figures
-from roofleet_dashboard.pages.common import RunIndex, nothing, run_label
+from roofleet_dashboard.pages.common import RunIndex, no_runs, nothing, run_label
 from roofleet_dashboard.source import Source
 from roofleet_dashboard.state import LayerAt, NetworkState, RooflineState, RunPhase
 
@@ -61,18 +61,20 @@ class NetworkView:
         return replace(self.state, opened=tuple(sorted(inner)), node=node)
 
     def drawn(self, scheme: str | None) -> tuple[Any, ...]:
-        """Legend, elements, stylesheet, note, details, and whether there is nothing to fold."""
+        """Legend, elements, stylesheet, style of the body, note, details, whether nothing folds, notice."""
         state = self.state
         if not self.tree.inside(""):
-            return None, [], no_update, _no_layers(state.run), None, True
+            return None, [], no_update, {"display": "none"}, None, None, True, _no_layers(state.run)
         node = state.node
         return (
             legend(self.tree, self.opened, METRICS[state.metric]),
             elements(self.tree, self.opened, METRICS[state.metric], node),
             stylesheet(theme_of(scheme)),
+            {},
             self._note(),
             _details(self._source, state, self.tree) if node is not None else _hint(),
             node not in self.opened,
+            None,
         )
 
     def _note(self) -> Any:
@@ -87,10 +89,7 @@ class NetworkView:
 
 def _no_layers(run: str | None) -> Any:
     if run is None:
-        return nothing(
-            "No model has been profiled yet.",
-            html.P("Profile one on a machine that reports to this collector, then come back."),
-        )
+        return no_runs()
     return nothing("This run has no layers in the collector.", html.P(f"The run is {run}."))
 
 

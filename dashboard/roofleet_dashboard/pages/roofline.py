@@ -13,7 +13,7 @@ from roofleet_analysis.catalogs.hardware import hardware
 from roofleet_dashboard.callbacks import callback
 from roofleet_dashboard.figures.palette import theme_of
 from roofleet_dashboard.figures.roofline import roofline_figure
-from roofleet_dashboard.pages.common import away, head, retry
+from roofleet_dashboard.pages.common import away, head, no_runs, retry
 from roofleet_dashboard.pages.roofline_view import RooflineView, details, hint
 from roofleet_dashboard.shell import SCHEME, Page
 from roofleet_dashboard.source import Source, SourceError
@@ -33,6 +33,7 @@ DETAILS = "roofline-details"
 DRAWN = "roofline-drawn"
 RETRY = "roofline-retry"
 
+_CHART_BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
 _LEVEL_LABELS = {"model": "Model", "role": "Role", "layer": "Layer"}
 
 
@@ -61,7 +62,7 @@ def layout(search: str) -> Any:
                                 "displaylogo": False,
                                 "scrollZoom": True,
                                 "responsive": True,
-                                "modeBarButtonsToRemove": ["select2d", "lasso2d"],
+                                "modeBarButtons": [_CHART_BUTTONS],
                             },
                         ),
                         html.Div(id=NOTE, className="rf-faint"),
@@ -148,7 +149,7 @@ def register(app: dash.Dash, source: Source) -> None:
         Input(LEVEL, "value"),
         Input(HARDWARE, "value"),
         Input(DTYPES, "value"),
-        Input(SCHEME, "computedColorScheme"),
+        Input(SCHEME, "data"),
         Input(RETRY, "n_intervals"),
         State(LOCATION, "pathname"),
         State(DRAWN, "data"),
@@ -194,7 +195,7 @@ def register(app: dash.Dash, source: Source) -> None:
             list(state.dtypes),
             figure,
             shown.note,
-            None,
+            None if shown.index.rows else no_runs(),
             True,
             key,
         )

@@ -13,7 +13,7 @@ from dash import Input, Output, State, dcc, html, no_update
 from roofleet_dashboard import queries
 from roofleet_dashboard.callbacks import callback
 from roofleet_dashboard.figures.runs import column_definitions, grid_rows
-from roofleet_dashboard.pages.common import away, head, nothing, retry
+from roofleet_dashboard.pages.common import away, head, no_runs, retry
 from roofleet_dashboard.pages.run_summary import compare, summary
 from roofleet_dashboard.shell import Page
 from roofleet_dashboard.source import Source, SourceError
@@ -29,6 +29,7 @@ SUMMARY = "runs-summary"
 COMPARE = "runs-compare"
 RETRY = "runs-retry"
 
+_GRID_STYLE = {"height": None, "width": "100%"}
 _THEME = (
     "themeQuartz.withParams({backgroundColor: 'var(--mantine-color-body)',"
     " foregroundColor: 'var(--mantine-color-text)', accentColor: 'var(--mantine-color-blue-6)',"
@@ -73,7 +74,7 @@ def _grid(state: RunsState) -> Any:
             "paginationPageSizeSelector": [20, 50, 100],
             "domLayout": "autoHeight",
         },
-        style={"height": None, "width": "100%"},
+        style=_GRID_STYLE,
         className="rf-grid",
     )
 
@@ -84,6 +85,7 @@ def register(app: dash.Dash, source: Source) -> None:
     @callback(
         app,
         Output(GRID, "rowData"),
+        Output(GRID, "style"),
         Output(EMPTY, "children"),
         Output(NOTICE, "children"),
         Output(RETRY, "disabled"),
@@ -94,8 +96,9 @@ def register(app: dash.Dash, source: Source) -> None:
         try:
             rows = queries.rows(source, "runs")
         except SourceError as error:
-            return no_update, no_update, away(error), False
-        return grid_rows(rows), None if rows else _empty(), None, True
+            return no_update, no_update, no_update, away(error), False
+        style = _GRID_STYLE if rows else {"display": "none"}
+        return grid_rows(rows), style, None if rows else no_runs(), None, True
 
     @callback(
         app,
@@ -172,14 +175,6 @@ class _Trigger:
             ticks=f"{GRID}.selectedRows" in changed,
             filters=f"{GRID}.filterModel" in changed,
         )
-
-
-def _empty() -> Any:
-    return nothing(
-        "No model has been profiled yet.",
-        html.P("Profile one on a machine that reports to this collector:"),
-        html.Pre("roofleet profile gpt2 --collector HOST:7700"),
-    )
 
 
 PAGE = Page("/runs", "Runs", layout, register)

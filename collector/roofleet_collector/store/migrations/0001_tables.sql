@@ -70,7 +70,7 @@ CREATE TABLE runs (
     "dtype" VARCHAR NOT NULL,
     "variant" VARCHAR NOT NULL,
     "weights" VARCHAR NOT NULL,
-    "attention" VARCHAR NOT NULL,
+    "attention" VARCHAR,
     "engine" VARCHAR NOT NULL,
     "batch_size" BIGINT NOT NULL,
     "prompt_tokens" BIGINT NOT NULL,
