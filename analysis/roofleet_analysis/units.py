@@ -177,7 +177,7 @@ def moment_text(moment: datetime | None) -> str:
 
 
 def exact_text(n: Number, unit: str = "") -> str:
-    """The number in its base unit: "34,173,816 ns". Whole numbers have all their digits, others at least six."""
+    """The number in its base unit: "34,173,816 ns"; whole numbers have all their digits."""
     if (value := _known(n)) is None:
         return UNKNOWN
     if n is not None and value == int(value):
@@ -189,7 +189,7 @@ def exact_text(n: Number, unit: str = "") -> str:
 
 
 def tick_text(n: Number, unit: str) -> str:
-    """`rate_text` without trailing zeros and with prefixes below one too, for axes: "1 GFLOP/s", "100 m"."""
+    """For axes, with prefixes below one too: "1 GFLOP/s", "100 m"."""
     if (value := _known(n)) is None:
         return UNKNOWN
     number, prefix = _prefixed(value) if abs(value) >= 1 or value == 0 else _downwards(value)
@@ -241,7 +241,7 @@ def _downwards(value: float) -> tuple[float, str]:
 
 
 def _significant(value: float) -> str:
-    """Three significant digits and no exponent: 34.2, 196, 0.0123; a whole number stays whole: 80, not 80.0."""
+    """Three significant digits and no exponent: 34.2, 0.0123; a whole number stays whole: 80, not 80.0."""
     rounded = _round3(value)
     if rounded == 0:
         return "0"

@@ -236,7 +236,7 @@ LAYER_EDGES = Table(
         _RUN,
         _PHASE,
         _must("source_path", TEXT, "Layer whose op made the tensor; the empty string is the model itself."),
-        _must("target_path", TEXT, "Layer whose op reads it."),
+        _must("target_path", TEXT, "Layer whose op reads it; the empty string is the model itself, or its caller."),
         _must("tensors", INT, "Distinct tensors passed."),
         _must("bytes", INT, "Their size.", "bytes"),
     ),

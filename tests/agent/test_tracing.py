@@ -129,6 +129,27 @@ def test_every_op_belongs_to_the_layer_that_ran_it() -> None:
     ]
 
 
+def test_what_a_model_returns_flows_out_of_it() -> None:
+    """The last layer's output goes to the model itself, and a view on the way is not taken for a reader."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.last(self.first(x)[-1:])}
+
+    model = Model().to("meta")
+    x = torch.empty(3, 4, device="meta")
+    edges = trace(model, lambda: model(x)).edges
+    assert {(e.source_path, e.target_path, e.bytes) for e in edges} == {
+        ("", "first", 3 * 4 * 4),
+        ("first", "last", 1 * 4 * 4),
+        ("last", "", 1 * 2 * 4),
+    }
+
+
 def test_a_tensor_knows_what_it_is() -> None:
     """In a decode step of a llama the projections read weights and attention reads the cache."""
     _, traces = trace_phases(find_engine(request(TINY_LLAMA)), request(TINY_LLAMA), "fp32", Workload(1, 8, 4))

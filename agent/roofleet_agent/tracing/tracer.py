@@ -92,8 +92,12 @@ def trace(
     recorder = _Recorder(experts_per_token)
     recorder.mark(_state_of(model), "weight")
     recorder.mark(cache(), "kv")
-    with torch.inference_mode(), follow_layers(model, recorder.path_stack), recorder:
-        call()
+    leaving = model.register_forward_hook(recorder.leaves_the_model)
+    try:
+        with torch.inference_mode(), follow_layers(model, recorder.path_stack), recorder:
+            call()
+    finally:
+        leaving.remove()
     recorder.mark(cache(), "kv")
     return recorder.result()
 
@@ -180,11 +184,9 @@ class _Recorder(TorchDispatchMode):
         read = {operand.storage for operand in inputs}
         is_view = not func._schema.is_mutable and all(o.storage in read for o in outputs)
         for operand in inputs:
-            source = self._producer.setdefault(operand.storage, "")
-            if source != path:
-                flow = self._flows.setdefault((source, path), {})
-                flow[operand.storage] = max(flow.get(operand.storage, 0), operand.bytes)
-        if not is_view:
+            self._producer.setdefault(operand.storage, "")
+        if not is_view:  # a view reads nothing: whoever computes with it does
+            self._flow(inputs, path)
             for operand in outputs:
                 self._producer[operand.storage] = path
         name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
@@ -193,6 +195,17 @@ class _Recorder(TorchDispatchMode):
             attributes["experts_per_token"] = self._experts_per_token
         self._seen.append(_Seen(path, name, inputs, outputs, is_view, attributes))
         return result
+
+    def leaves_the_model(self, model: nn.Module, args: Any, output: Any) -> None:
+        """A hook of the model: what it gives back flows to the model itself."""
+        self._flow([self._operand(tensor) for tensor in _tensors(output)], "")
+
+    def _flow(self, operands: Sequence[_Operand], target: str) -> None:
+        for operand in operands:
+            source = self._producer.get(operand.storage, "")
+            if source != target:
+                flow = self._flows.setdefault((source, target), {})
+                flow[operand.storage] = max(flow.get(operand.storage, 0), operand.bytes)
 
     def result(self) -> TraceResult:
         ops = [
