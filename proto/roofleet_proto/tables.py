@@ -174,8 +174,11 @@ RUNS = Table(
         _must("dtype", TEXT, "Type of weights and activations: `fp32`, `bf16`, `fp16`."),
         _must("variant", TEXT, "How the model was changed; `base` is unchanged."),
         _must("weights", TEXT, "`pretrained` or `random`."),
-        Column("attention", TEXT, "Attention implementation: `sdpa`, `eager` and others; NULL where the model "
-               "does not say."),
+        Column(
+            "attention",
+            TEXT,
+            "Attention implementation: `sdpa`, `eager` and others; NULL where the model does not say.",
+        ),
         _must("engine", TEXT, "What ran the model."),
         _must("batch_size", INT, "Sequences in the batch."),
         _must("prompt_tokens", INT, "Tokens of each prompt."),
@@ -236,7 +239,7 @@ LAYER_EDGES = Table(
         _RUN,
         _PHASE,
         _must("source_path", TEXT, "Layer whose op made the tensor; the empty string is the model itself."),
-        _must("target_path", TEXT, "Layer whose op reads it; the empty string is the model itself, or its caller."),
+        _must("target_path", TEXT, "Layer whose op reads it; the empty string is the model or its caller."),
         _must("tensors", INT, "Distinct tensors passed."),
         _must("bytes", INT, "Their size.", "bytes"),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -229,10 +229,11 @@ def test_a_run_that_has_not_finished_is_in_the_summary(store: DuckDBStore) -> No
 
 
 def test_the_fleet_shows_the_latest_reading(filled: DuckDBStore) -> None:
-    """Of two readings the newer is shown; a gauge the device does not give stays NULL."""
+    """Of the last hour's readings the newest is shown; a gauge the device does not give stays NULL."""
+    now = datetime.now(UTC)
     readings = [
-        {"device_id": "d", "read_at": datetime(2026, 1, 1, 0, 0, s, tzinfo=UTC), "utilization": s / 10}
-        for s in (1, 5)
+        {"device_id": "d", "read_at": now - timedelta(seconds=ago), "utilization": utilization}
+        for ago, utilization in ((7200, 0.9), (5, 0.5), (9, 0.1))
     ]
     filled.append(Append({"readings": table_of("readings", readings)})).result()
     row = one(filled, "SELECT utilization, power_w, runs, is_online FROM fleet_status")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from tests.dashboard.data import FAILED_RUN, NO_POWER, Fleet
+from tests.dashboard.data import FAILED_RUN, GPU_DEVICE, NO_POWER, Fleet
 
 from roofleet_analysis import units
 from roofleet_dashboard import queries
@@ -31,6 +32,15 @@ def test_a_missing_reading_says_why(fleet: Fleet) -> None:
 def test_reasons_that_cannot_be_read_are_none(text: str | None) -> None:
     """A device that says nothing about its readings is no error."""
     assert missing_readings(text) == {}
+
+
+def test_the_sparkline_is_on_a_scale_of_0_to_100_percent(fleet: Fleet) -> None:
+    """Three quarters of full use are drawn at three quarters of the height, not at the top."""
+    devices = queries.rows(fleet.source, "fleet")
+    recent = [{"device_id": GPU_DEVICE, "age_s": age, "utilization": 0.75} for age in (60.0, 0.0)]
+    page = unquote(shown(fleet_cards(devices, recent)))
+    assert "points='240,25.0 300,25.0'" in page
+    assert "now 75 %" in page
 
 
 def test_a_host_without_devices_has_a_card(fleet: Fleet) -> None:

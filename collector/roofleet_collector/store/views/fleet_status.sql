@@ -1,4 +1,4 @@
--- One row a device: where it sits, when its host was last seen, and its latest reading.
+-- One row a device: where it sits, when its host was last seen, and its latest reading of the last hour.
 -- host_id: The host.
 -- hostname: The host's name.
 -- os: Operating system of the host.
@@ -13,7 +13,7 @@
 -- hardware_name: The catalogue's slug for it, where known.
 -- memory_bytes: Memory it computes in, in bytes.
 -- unavailable: JSON object: reading the device does not give, and why.
--- reading_at: When the latest reading was taken.
+-- reading_at: When the latest reading was taken; NULL, like the gauges, if there is none of the last hour.
 -- utilization: Share of its last interval it was busy, 0 to 1.
 -- memory_used_bytes: Memory in use, in bytes.
 -- power_w: Power drawn, in W.
@@ -25,7 +25,7 @@ WITH latest AS (
     SELECT device_id, max(read_at) AS read_at, arg_max(utilization, read_at) AS utilization,
            arg_max(memory_used_bytes, read_at) AS memory_used_bytes, arg_max(power_w, read_at) AS power_w,
            arg_max(clock_hz, read_at) AS clock_hz, arg_max(temperature_c, read_at) AS temperature_c
-    FROM readings GROUP BY device_id
+    FROM readings WHERE read_at > now() - INTERVAL 1 HOUR GROUP BY device_id
 ),
 counted AS (SELECT device_id, count(*) AS runs FROM runs WHERE status = 'done' GROUP BY device_id)
 SELECT h.host_id, h.hostname, h.os, h.cpu_name, h.memory_bytes AS host_memory_bytes, h.agent_version,
