@@ -199,8 +199,8 @@ def tick_text(n: Number, unit: str) -> str:
 def in_unit(n: Number, unit: str) -> float | None:
     """A base value as a number in a larger unit, to four digits, for columns whose head names the unit.
 
-    The units are the empty one, ns, µs, ms, s, MiB, GiB, GFLOP, GFLOP/s, TFLOP/s, GB, GB/s, M (millions), %, J
-    and mJ; KeyError for another.
+    The units are the empty one, ns, µs, ms, s, MiB, GiB, GFLOP, GFLOP/s, TFLOP/s, GB, GB/s, M (millions), %,
+    J and mJ; KeyError for another.
     """
     divisor = _DIVISORS[unit]
     value = _known(n)
