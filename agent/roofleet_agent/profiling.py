@@ -193,22 +193,32 @@ class _Run:
         clock = clock_for(self._torch_device)
         timer = LayerTimer(session.module, clock)
         total = workload.warmup + workload.iterations
-        energy_j: float | None = 0.0
-        # Bare and timed iterations take turns, so that a machine that slows down slows both alike.
-        for iteration in range(total):
-            is_warmup = iteration < workload.warmup
-            self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.75 * iteration / total)
+        energies: list[float | None] = []
+
+        def bare(number: int, is_warmup: bool) -> None:
             before = self._device.energy_j()
-            bare = list(timed_steps(session, clock, Iteration("bare", iteration, is_warmup), self._began))
+            this = Iteration("bare", number, is_warmup)
+            steps = list(timed_steps(session, clock, this, self._began))
             after = self._device.energy_j()
             if not is_warmup:
-                known = energy_j is not None and before is not None and after is not None
-                energy_j = energy_j + after - before if known else None  # type: ignore[operator]
+                energies.append(None if before is None or after is None else after - before)
+            self._write_steps(steps)
+
+        def timed(number: int, is_warmup: bool) -> None:
+            this = Iteration("timed", number, is_warmup)
             with timer.attached():
-                this = Iteration("timed", iteration, is_warmup)
-                timed = list(timed_steps(session, clock, this, self._began, timer))
-            self._write_steps(bare + timed)
-        self._row["energy_j"] = energy_j
+                steps = list(timed_steps(session, clock, this, self._began, timer))
+            self._write_steps(steps)
+
+        for number in range(total):
+            is_warmup = number < workload.warmup
+            self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.75 * number / total)
+            # Bare and timed take turns, and take turns in going first, so that a machine that slows down
+            # or speeds up does so for both alike.
+            for run in (bare, timed) if number % 2 == 0 else (timed, bare):
+                run(number, is_warmup)
+        known = [joules for joules in energies if joules is not None]
+        self._row["energy_j"] = sum(known) if len(known) == len(energies) else None
         self._progress("memory", 0.92)
         self._memory_pass(session)
 
