@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import resource
@@ -229,14 +230,14 @@ class _Run:
             self._sink.write("spans", spans)
 
     def _memory_pass(self, session: Session) -> None:
-        on_accelerator = self._torch_device.type != "cpu"
-        if on_accelerator:
-            torch.accelerator.reset_peak_memory_stats(self._torch_device)
+        forget_allocator_peak(self._torch_device)
         tracker, phases = track_memory(session)
-        self._row["peak_memory_bytes"] = self._row["parameter_bytes"] + tracker.peak_bytes
-        self._row["peak_memory_source"] = "live tensors"
-        if on_accelerator:
-            self._row["peak_memory_bytes"] = torch.accelerator.max_memory_allocated(self._torch_device)
+        allocated = allocator_peak_bytes(self._torch_device)
+        if allocated is None:
+            self._row["peak_memory_bytes"] = self._row["parameter_bytes"] + tracker.peak_bytes
+            self._row["peak_memory_source"] = "live tensors"
+        else:
+            self._row["peak_memory_bytes"] = allocated
             self._row["peak_memory_source"] = f"torch.{self._torch_device.type} allocator"
         self._row["process_peak_bytes"] = process_peak_bytes()
         for phase, layers in phases.items():
@@ -271,6 +272,23 @@ def kv_bytes_per_token(session: Session, workload: Workload) -> int | None:
     # keys and values are [batch, heads, tokens, features]
     of_batch = sum(t.numel() * t.element_size() // max(t.shape[-2], 1) for t in session.cache())
     return of_batch // workload.batch_size
+
+
+def forget_allocator_peak(device: torch.device) -> None:
+    """Lets the device's allocator begin a new peak, where it keeps one."""
+    if device.type != "cpu":
+        with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
+            torch.accelerator.reset_peak_memory_stats(device)
+
+
+def allocator_peak_bytes(device: torch.device) -> int | None:
+    """The most the device's allocator gave out; None on the CPU and where the backend does not tell."""
+    if device.type == "cpu":
+        return None
+    try:
+        return int(torch.accelerator.max_memory_allocated(device))
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return None
 
 
 def process_peak_bytes() -> int:

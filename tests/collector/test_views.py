@@ -162,6 +162,19 @@ def test_a_layers_figures_are_its_own_and_totals_include_what_is_inside(filled: 
     assert root["total_matmul_flops"] == 200
 
 
+def test_a_layer_that_only_makes_views_achieves_nothing(filled: DuckDBStore) -> None:
+    """Its rate and bound are NULL and not zero, so that it is no point on a chart."""
+    view = _op(3, "a") | {"is_view": True}
+    rows = {"ops": [view], "op_costs": [_cost(3, "a", 0, 0, 0)]}
+    filled.append(Append({name: table_of(name, listed) for name, listed in rows.items()})).result()
+    row = one(
+        filled,
+        "SELECT ops, achieved_flops_per_s AS f, achieved_bytes_per_s AS b, bound FROM layer_summary "
+        "WHERE phase = 'decode' AND path = 'a'",
+    )
+    assert row == {"ops": 0, "f": None, "b": None, "bound": None}
+
+
 @pytest.mark.parametrize(
     ("path", "bound", "roof_ns", "fraction", "intensity"),
     [("a.x", "compute", 200, 200 / 250, 4.0), ("a.y", "memory", 80, 80 / 100, 10 / 80)],

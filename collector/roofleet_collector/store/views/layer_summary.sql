@@ -82,7 +82,7 @@ held AS (
            s.weight_bytes AS total_weight_bytes, s.activation_bytes AS total_activation_bytes,
            s.kv_bytes AS total_kv_bytes,
            y.peak_bytes AS peak_memory_bytes,
-           c.matmul_flops + c.other_flops AS flops,
+           CASE WHEN c.ops > 0 THEN c.matmul_flops + c.other_flops END AS flops,
            nullif(c.weight_bytes + c.activation_bytes + c.kv_bytes, 0) AS bytes,
            f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory
     FROM layers l
