@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 
 from roofleet_collector.derive import derived
@@ -10,6 +11,8 @@ from roofleet_collector.store import Append, Receipt, Store
 from roofleet_proto.codec import MalformedMessage, decode_rows
 from roofleet_proto.records import Batch
 from roofleet_proto.tables import TABLES
+
+log = logging.getLogger(__name__)
 
 
 class Ingest:
@@ -33,4 +36,10 @@ class Ingest:
             rows = decode_rows(batch.arrow_ipc, table)
         except MalformedMessage as error:
             raise RejectedBatch(str(error), batch) from error
-        return self._store.append(Append(derived(table.name, rows), batch.key))
+        try:
+            everything = derived(table.name, rows)
+        except Exception as error:
+            # A fault of ours must not keep the agent sending the same batch for ever: it sets it aside.
+            log.exception("deriving from rows of %s", table.name)
+            raise RejectedBatch(f"rows of {table.name} could not be worked with: {error!r}", batch) from error
+        return self._store.append(Append(everything, batch.key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -43,6 +43,7 @@ class GrpcServer:
         self._about = CollectorInfo(__version__, sql_port)
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
+        self._stopping = asyncio.Event()
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -76,12 +77,13 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, lets the ones under way end for so long, then ends them."""
         await self._health.enter_graceful_shutdown()
+        self._stopping.set()  # attached agents would stay for ever
         await self._server.stop(grace_s)
 
     # -- Ingest.Push
 
     async def _push(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        waiting: asyncio.Queue[tuple[Batch, Awaitable[Receipt]] | RejectedBatch | MalformedMessage | None]
+        waiting: asyncio.Queue[tuple[Batch, asyncio.Future[Receipt]] | Exception | None]
         waiting = asyncio.Queue(WINDOW)
 
         async def read() -> None:
@@ -90,7 +92,7 @@ class GrpcServer:
                 async for data in requests:
                     batch = services.PUSH.decode_request(data)
                     await waiting.put((batch, asyncio.wrap_future(self._ingest.take(batch))))
-            except (RejectedBatch, MalformedMessage) as error:
+            except Exception as error:
                 await waiting.put(error)
             else:
                 await waiting.put(None)
@@ -102,18 +104,35 @@ class GrpcServer:
                     await _refuse(context, item)
                     return
                 batch, committed = item
-                receipt = await committed
+                try:
+                    receipt = await committed
+                except Exception as error:
+                    await _not_stored(context, error)
+                    return
                 ack = Ack(batch.agent_id, batch.epoch, batch.sequence, receipt.duplicate)
                 await context.write(services.PUSH.encode_reply(ack))
         finally:
             reading.cancel()
+            while not waiting.empty():
+                left = waiting.get_nowait()
+                if isinstance(left, tuple):
+                    left[1].cancel()  # not begun yet, or nobody hears of it: the agent sends it again
 
     # -- Fleet.Attach
 
     async def _attach(self, requests: AsyncIterator[bytes], context: Any) -> None:
         hello: Hello | None = None
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            async for data in requests:
+            while True:
+                reading = asyncio.ensure_future(context.read())
+                await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not reading.done():
+                    reading.cancel()
+                    return
+                data = reading.result()
+                if data == grpc.aio.EOF:
+                    return
                 message = services.ATTACH.decode_request(data)
                 if isinstance(message, Hello):
                     hello = message
@@ -127,6 +146,7 @@ class GrpcServer:
         except MalformedMessage as error:
             await _refuse(context, error)
         finally:
+            stopping.cancel()
             if hello is not None:
                 self._roster.leave(hello.agent_id)
 
@@ -138,15 +158,25 @@ class Catalogs:
         self.models, self.hardware = models, hardware
 
 
-async def _refuse(context: Any, error: RejectedBatch | MalformedMessage) -> None:
-    trailing: tuple[tuple[str, str], ...] = ()
+async def _refuse(context: Any, error: Exception) -> None:
+    """Ends a stream over a message; a batch that can never be taken is named."""
     if isinstance(error, RejectedBatch):
+        log.warning("batch %s of agent %s: %s", error.batch.sequence, error.batch.agent_id, error)
         trailing = (
             (services.REJECTED_EPOCH, str(error.batch.epoch)),
             (services.REJECTED_SEQUENCE, str(error.batch.sequence)),
         )
-        log.warning("batch %s of agent %s: %s", error.batch.sequence, error.batch.agent_id, error)
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error), trailing)
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error), trailing)
+    if isinstance(error, MalformedMessage):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    log.error("a stream ended", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, f"the collector failed: {error!r}")
+
+
+async def _not_stored(context: Any, error: Exception) -> None:
+    """Ends a stream whose batch could not be committed: a full disk, or a store that closes."""
+    log.error("a batch could not be stored: %s", error)
+    await context.abort(grpc.StatusCode.UNAVAILABLE, f"the collector could not store a batch: {error}")
 
 
 def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support import CollectorProcess, batch, collector, eventually, spans
 
 from roofleet.client import connect
+from roofleet_agent.rows import table_of
 from roofleet_proto import codec, services
 from roofleet_proto.records import Ack, Batch, Filter, Heartbeat, Hello, Welcome
 
@@ -131,6 +132,35 @@ def test_a_message_over_the_limit_is_refused(running: CollectorProcess, channel:
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert push(channel, [good("after large", 1)])[1] is None
     assert stored(running, "after large") == 10
+
+
+def test_a_client_that_leaves_in_the_middle_harms_nobody(running: CollectorProcess, channel: Any) -> None:
+    """Streams called off with batches under way: what is acknowledged is there, and others go on."""
+    for round in range(3):
+        call = channel.stream_stream(RAW, response_deserializer=codec.decode_ack)(
+            iter([good("leaves", 100 * round + i) for i in range(1, 41)]), timeout=20
+        )
+        next(call)
+        call.cancel()
+    assert push(channel, [good("after leaving", 1)])[1] is None
+    assert stored(running, "after leaving") == 10
+    assert stored(running, "leaves") >= 30
+
+
+def test_an_op_of_a_form_no_formula_knows_is_stored_as_unknown(
+    running: CollectorProcess, channel: Any
+) -> None:
+    """A linear without operands is taken, and its cost is unknown: it does not stop the stream."""
+    op = {
+        "run_id": "odd", "phase": "forward", "op_index": 0, "path": "", "op": "aten.linear",
+        "inputs": [], "outputs": [], "is_view": False,
+    }  # fmt: skip
+    rows = table_of("ops", [op])
+    acks, error = push(channel, [codec.encode_batch(batch(rows, 1, "ops", agent="odd"))])
+    assert (len(acks), error) == (1, None)
+    with connect(running.sql) as connection:
+        found = connection.sql("SELECT is_known FROM op_costs WHERE run_id = 'odd'").to_pylist()
+    assert found == [{"is_known": False}]
 
 
 def test_health_says_serving(channel: Any) -> None:

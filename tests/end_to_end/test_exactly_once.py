@@ -123,6 +123,20 @@ def test_a_collector_that_is_away_is_told_in_time_and_nothing_is_lost(tmp_path: 
     channel.close()
 
 
+def test_a_port_that_is_no_collectors_is_told_at_once(tmp_path: Path) -> None:
+    """Sending to the SQL port names the mistake instead of trying for ever."""
+    with collector(tmp_path / "data") as running:
+        spool = Spool(tmp_path / "spool.sqlite")
+        spool.write("spans", spans(10))
+        channel = open_channel(running.sql)
+        begin = time.monotonic()
+        with pytest.raises(CollectorUnreachable, match="7700"):
+            Uplink(spool, channel).drain(20)
+        assert time.monotonic() - begin < 10
+        assert spool.count() == 1
+        channel.close()
+
+
 def test_many_agents_at_once_keep_their_own_rows(tmp_path: Path) -> None:
     """Eight agents stream at the same time; each one's rows are all there."""
     with collector(tmp_path / "data") as running:

@@ -53,7 +53,7 @@ class Spool:
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
         self._db.execute(
             "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)", [str(uuid.uuid4())]
@@ -73,8 +73,7 @@ class Spool:
             self._db.executemany(
                 "INSERT INTO batches (epoch, table_name, rows, arrow_ipc) VALUES (?, ?, ?, ?)", batches
             )
-        with self._arrived:
-            self._arrived.notify_all()
+        self.wake()
 
     def pending(self, after: int = 0, limit: int = 16) -> list[Batch]:
         """The oldest batches with a sequence above `after`."""
@@ -123,6 +122,11 @@ class Spool:
         """Sleeps until rows come in, at most so long."""
         with self._arrived:
             self._arrived.wait(timeout_s)
+
+    def wake(self) -> None:
+        """Ends a `wait` that is under way."""
+        with self._arrived:
+            self._arrived.notify_all()
 
     def close(self) -> None:
         """Closes the file; what is in it stays."""

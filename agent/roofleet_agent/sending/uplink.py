@@ -53,64 +53,77 @@ class Uplink:
         self._spool = spool
         self._push = PUSH.client(channel)
         self._stopping = threading.Event()
+        self._under_way: list[int] = []  # sent on the present stream and not acknowledged, oldest first
+        self._said = ""
 
     def stop(self) -> None:
         """Ends `run` after the batches that are under way."""
         self._stopping.set()
-        self._spool.wait(0)
+        self._spool.wake()
 
     def drain(self, timeout_s: float) -> None:
         """Sends everything in the spool and returns when it is empty.
 
-        Raises CollectorUnreachable if the collector goes
-        away and does not come back in time; what is not acknowledged stays in the spool.
+        Raises CollectorUnreachable if the collector goes away and does not come back in time, or takes
+        nothing for so long; what is not acknowledged stays in the spool.
         """
         give_up = time.monotonic() + timeout_s
         window = WINDOW
         while self._spool.count():
             try:
-                acknowledged = self._stream(window, follow=False)
-                give_up = time.monotonic() + timeout_s if acknowledged else give_up
-                window = WINDOW
+                self._stream(window, follow=False, patience_s=timeout_s)
+                give_up, window = time.monotonic() + timeout_s, WINDOW
             except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    raise CollectorUnreachable(_NO_COLLECTOR) from None
                 window = self._after(error, window)
                 if time.monotonic() > give_up:
                     raise CollectorUnreachable(
                         f"the collector stopped answering ({_reason(error)}); "
                         f"{self._spool.count()} batches stay in {self._spool.path}"
                     ) from None
+                if error.code() not in _OVER_ONE_BATCH:
+                    time.sleep(0.2)
 
     def run(self) -> None:
         """Sends rows as they come until `stop`; waits for a collector that is away."""
-        window, pause_s, said = WINDOW, 0.5, False
+        window, pause_s = WINDOW, 0.5
         while not self._stopping.is_set():
             try:
-                self._stream(window, follow=True)
-                window, pause_s, said = WINDOW, 0.5, False
+                # A narrow stream looks for the batch at fault; once it is through, the next is wide again.
+                self._stream(window, follow=window == WINDOW)
+                window, pause_s = WINDOW, 0.5
             except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.UNAVAILABLE and not said:
-                    log.warning("the collector is away; rows wait in %s", self._spool.path)
-                    said = True
+                self._say(error)
                 window = self._after(error, window)
-                self._stopping.wait(pause_s)
-                pause_s = min(pause_s * 2, 5.0)
+                if error.code() not in _OVER_ONE_BATCH:
+                    self._stopping.wait(pause_s)
+                    pause_s = min(pause_s * 2, 5.0)
 
-    def _stream(self, window: int, *, follow: bool) -> int:
-        """One Push stream; returns how many batches were acknowledged on it."""
+    def _stream(self, window: int, *, follow: bool, patience_s: float | None = None) -> None:
+        """One Push stream, until the spool is empty or, with `follow`, until the uplink is stopped.
+
+        With `patience_s` it is called off when nothing was acknowledged for so long.
+        """
         credit = threading.Semaphore(window)
         ended = threading.Event()
+        self._under_way.clear()
         call = self._push(self._requests(credit, ended, follow=follow))
-        acknowledged = 0
+        progress = [time.monotonic()]
+        if patience_s is not None:
+            threading.Thread(target=_watch, args=(call, progress, ended, patience_s), daemon=True).start()
         try:
             for ack in call:
                 self._spool.acknowledge([ack.sequence])
+                if ack.sequence in self._under_way:
+                    self._under_way.remove(ack.sequence)
                 credit.release()
-                acknowledged += 1
+                progress[0] = time.monotonic()
+                self._said = ""
         finally:
             ended.set()
             credit.release()
             call.cancel()
-        return acknowledged
 
     def _requests(
         self, credit: threading.Semaphore, ended: threading.Event, *, follow: bool
@@ -128,27 +141,56 @@ class Uplink:
                 credit.acquire()
                 if ended.is_set():
                     return
+                self._under_way.append(batch.sequence)
                 yield batch
                 last = batch.sequence
 
     def _after(self, error: Any, window: int) -> int:
         """What a broken stream means for the next: how many batches may be under way on it."""
-        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-            metadata = dict(error.trailing_metadata() or ())
-            if REJECTED_SEQUENCE in metadata:
-                self._set_aside(int(metadata[REJECTED_SEQUENCE]), error.details())
-                return window
-        elif error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+        code = error.code()
+        metadata = dict(error.trailing_metadata() or ())
+        if code == grpc.StatusCode.INVALID_ARGUMENT and REJECTED_SEQUENCE in metadata:
+            self._set_aside(int(metadata[REJECTED_SEQUENCE]), error.details())
             return window
-        # The collector could not say which batch it was: send one at a time until it is found.
-        oldest = self._spool.pending(limit=1)
-        if window == 1 and oldest:
-            self._set_aside(oldest[0].sequence, error.details())
+        if code not in _OVER_ONE_BATCH:
+            return window
+        # The collector could not say which batch it was: they are sent one at a time until it is found.
+        if window == 1 and self._under_way:
+            self._set_aside(self._under_way[0], error.details())
+            return WINDOW
         return 1
 
     def _set_aside(self, sequence: int, reason: str) -> None:
         log.error("the collector cannot take batch %d: %s. It is set aside", sequence, reason)
         self._spool.set_aside(sequence, reason)
+
+    def _say(self, error: Any) -> None:
+        """Logs why nothing gets through, once for each reason."""
+        reason = error.code().name
+        if reason == self._said or error.code() in _OVER_ONE_BATCH:
+            return
+        self._said = reason
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            log.error(_NO_COLLECTOR)
+        else:
+            log.warning(
+                "the collector does not take rows (%s); they wait in %s", _reason(error), self._spool.path
+            )
+
+
+_OVER_ONE_BATCH = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_NO_COLLECTOR = (
+    "what answers there is no Roofleet collector's gRPC port: name that one, 7700 unless told otherwise "
+    "(7701 is its SQL)"
+)
+
+
+def _watch(call: Any, progress: list[float], ended: threading.Event, patience_s: float) -> None:
+    """Calls a stream off that acknowledges nothing for too long."""
+    while not ended.wait(0.5):
+        if time.monotonic() - progress[0] > patience_s:
+            call.cancel()
+            return
 
 
 def _reason(error: Any) -> str:

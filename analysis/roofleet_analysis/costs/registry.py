@@ -87,7 +87,7 @@ def formula(*names: str) -> Callable[[Formula], Formula]:
 
 
 def cost_of(op: Op) -> Cost | None:
-    """The cost of an op, None if there is no formula for it.
+    """The cost of an op, None if there is no formula for it or the formula does not know its operands' form.
 
     Bytes are the compulsory traffic: each input read once and each output written once, by the storage in
     use. A view costs nothing. A weight that is written counts as weight traffic like one that is read.
@@ -97,7 +97,10 @@ def cost_of(op: Op) -> Cost | None:
     rule = FORMULAS.get(op.name)
     if rule is None:
         return None
-    work = rule(op)
+    try:
+        work = rule(op)
+    except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # operands of a form the formula does not know, such as a vector for a matrix
     moved = {"weight": 0, "activation": 0, "kv_read": 0, "kv_write": 0}
     for index, tensor in enumerate(op.inputs):
         role = "kv_read" if tensor.role == "kv" else tensor.role

@@ -71,11 +71,14 @@ class Writer:
                     last = True
                     break
                 group.append(following)
-            self._commit(group)
+            # Work whose caller has gone before it began is left out; from here on nobody can call it off.
+            self._commit([work for work in group if work.future.set_running_or_notify_cancel()])
             if last:
                 return
 
     def _commit(self, group: list[_Work]) -> None:
+        if not group:
+            return
         try:
             self._connection.execute("BEGIN")
             results = [work.run(self._connection) for work in group]
