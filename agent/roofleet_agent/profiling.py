@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import Engine, Session
+from roofleet_agent.engines.base import DTYPE_BYTES, Engine, Session
+from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.inventory import device_id, host_id
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import LayerTimer
@@ -25,7 +26,7 @@ from roofleet_agent.measuring.passes import Iteration, TimedStep, timed_steps, t
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.run_rows import op_rows, span_rows, step_rows
-from roofleet_agent.tracing import TraceResult, layers_of, trace
+from roofleet_agent.tracing import TraceResult, layers_of, restated, trace
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens, phases_of
 
 Progress = Callable[[str, float], None]
@@ -41,10 +42,12 @@ def trace_phases(
 ) -> tuple[Session, dict[str, TraceResult]]:
     """The model on `meta` and what one step of each of its phases executes; for decode the middle step.
 
-    A module of the user's own that looks at its data, which `meta` has not, is traced on the CPU.
+    A module of the user's own that looks at its data, which `meta` has not, is traced on the CPU. Grouped
+    experts exist on `meta` in bf16 only: a mixture of experts is traced so, and its tensors told in the dtype
+    asked for.
     """
 
-    def traced(device: str) -> tuple[Session, dict[str, TraceResult]]:
+    def traced(device: str, dtype: str) -> tuple[Session, dict[str, TraceResult]]:
         session = engine.load(request, torch.device(device), dtype, workload)
         return session, {
             phase: trace(
@@ -57,11 +60,14 @@ def trace_phases(
         }
 
     try:
-        return traced("meta")
-    except (RuntimeError, NotImplementedError):
-        if request.origin != "module":
+        return traced("meta", dtype)
+    except (RuntimeError, NotImplementedError) as error:
+        if request.origin == "module":
+            return traced("cpu", dtype)
+        if "BF16" not in str(error):
             raise
-        return traced("cpu")
+        session, phases = traced("meta", "bf16")
+        return session, {phase: restated(found, "bf16", dtype) for phase, found in phases.items()}
 
 
 def profile(
@@ -139,8 +145,16 @@ class _Run:
     def load(self) -> None:
         self._progress("tracing on meta", 0.0)
         meta, traces = trace_phases(self._engine, self._request, self._dtype, self._workload)
-        kv_bytes = kv_bytes_per_token(meta, self._workload)
+        kv_bytes = kv_bytes_per_token(meta, self._dtype)
+        needed = sum(p.numel() for p in meta.module.parameters()) * DTYPE_BYTES[self._dtype]
         meta.close()
+        available = self._device.info.memory_bytes
+        if available is not None and needed > available:
+            raise WorkloadRefused(
+                f"{self._request.name} needs {needed / 2**30:.1f} GiB for its weights in {self._dtype}, and "
+                f"{self._device.info.name} has {available / 2**30:.1f} GiB. `roofleet analyze` counts it "
+                "without running it"
+            )
         self._progress("loading the model", 0.05)
         session = self._engine.load(self._request, self._torch_device, self._dtype, self._workload)
         self._session = session
@@ -265,13 +279,9 @@ class _Run:
         self._sink.write(table, table_of(table, rows))
 
 
-def kv_bytes_per_token(session: Session, workload: Workload) -> int | None:
-    """Bytes of cache a token of one sequence takes, from the cache as it is; None without one."""
-    if session.task != "generate":
-        return None
-    # keys and values are [batch, heads, tokens, features]
-    of_batch = sum(t.numel() * t.element_size() // max(t.shape[-2], 1) for t in session.cache())
-    return of_batch // workload.batch_size
+def kv_bytes_per_token(session: Session, dtype: str) -> int | None:
+    """Bytes of cache the first token of a sequence takes; None for a model without one."""
+    return session.cache_elements(1) * DTYPE_BYTES[dtype] if session.task == "generate" else None
 
 
 def forget_allocator_peak(device: torch.device) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from roofleet_agent import profiling
-from roofleet_agent.engines.base import Session
+from roofleet_agent.engines.base import DTYPE_BYTES, Session
 from roofleet_agent.engines.transformers import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.measuring.passes import peak_of_first_step
@@ -33,8 +33,7 @@ def analyze(
     """
     dtype = _dtype(request, dtype)
     session, traces = _trace(request, dtype, workload)
-    parameters = list(session.module.parameters())
-    kv_bytes = profiling.kv_bytes_per_token(session, workload)
+    parameters = sum(p.numel() for p in session.module.parameters())
     costs = {phase: phase_cost(traced) for phase, traced in traces.items()}
     result = {
         "model": request.name,
@@ -42,10 +41,10 @@ def analyze(
         "batch_size": workload.batch_size,
         "prompt_tokens": session.prompt_tokens,
         "logits": workload.logits,
-        "parameters": sum(p.numel() for p in parameters),
-        "parameter_bytes": sum(p.numel() * p.element_size() for p in parameters),
-        "kv_bytes_per_token": kv_bytes,
-        "memory": _memory(session, workload, kv_bytes),
+        "parameters": parameters,
+        "parameter_bytes": parameters * DTYPE_BYTES[dtype],
+        "kv_bytes_per_token": profiling.kv_bytes_per_token(session, dtype),
+        "memory": _memory(session, workload, dtype, parameters * DTYPE_BYTES[dtype]),
         "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
         "hardware": [
             {
@@ -102,12 +101,11 @@ def _figures(cost: Cost, unknown: list[str]) -> dict[str, Any]:
     }
 
 
-def _memory(session: Session, workload: Workload, kv_bytes: int | None) -> dict[str, int]:
+def _memory(session: Session, workload: Workload, dtype: str, weights: int) -> dict[str, int]:
     """Bytes to hold the model and its workload: weights, the cache when all tokens are there, and the most
     that is live beside the weights in the first step."""
-    weights = sum(p.numel() * p.element_size() for p in session.module.parameters())
     tokens = session.prompt_tokens + max(workload.new_tokens - 1, 0)
-    cache = (kv_bytes or 0) * workload.batch_size * tokens
+    cache = session.cache_elements(tokens) * workload.batch_size * DTYPE_BYTES[dtype]
     first_step = peak_of_first_step(session)
     return {
         "weight_bytes": weights,

@@ -90,7 +90,7 @@ HOSTS = Table(
         Column("os", TEXT, "Operating system and its release."),
         Column("architecture", TEXT, "Processor architecture, such as x86_64."),
         Column("cpu_name", TEXT, "The processor's marketing name."),
-        Column("cpu_cores", INT, "Physical cores this process may use, where the system tells."),
+        Column("cpu_cores", INT, "Physical cores of the machine, where the system tells."),
         Column("cpu_threads", INT, "Logical processors this process may use."),
         Column("memory_bytes", INT, "Main memory, or the container's limit where that is lower.", "bytes"),
         Column("python_version", TEXT, "Python the agent runs on."),

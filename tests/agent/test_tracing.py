@@ -15,6 +15,7 @@ from roofleet.models import resolve
 from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import layers_of, trace
+from roofleet_agent.tracing.layers import role_of
 from roofleet_agent.workload import Workload
 from roofleet_analysis.catalogs.models import ModelEntry, models
 
@@ -183,3 +184,64 @@ def test_every_catalogue_model_is_costed_without_an_unknown_op(entry: ModelEntry
         assert figures["unknown_op_names"] == [], phase
         assert figures["matmul_flops"] > 0
     assert set(phases) == ({"prefill", "decode"} if entry.task == "generate" else {"forward"})
+
+
+@pytest.mark.parametrize(
+    ("path", "module_type", "is_leaf", "role"),
+    [
+        ("encoder.layer.0.attention.output.dense", "Linear", True, "attention"),
+        ("encoder.layer.0.attention.output.LayerNorm", "LayerNorm", True, "norm"),
+        ("encoder.layer.0.attention.self", "BertSdpaSelfAttention", False, "attention"),
+        ("encoder.layer.0.intermediate.dense", "Linear", True, "mlp"),
+        ("encoder.layer.0.output.dense", "Linear", True, "mlp"),
+        ("encoder.layer.0", "BertLayer", False, "block"),
+        ("pooler.dense", "Linear", True, "head"),
+        ("embeddings.word_embeddings", "Embedding", True, "embedding"),
+        ("model.layers.3.self_attn.q_proj", "Linear", True, "attention"),
+        ("model.layers.3.self_attn.q_norm", "Qwen3RMSNorm", True, "norm"),
+        ("model.layers.3.mlp.gate_proj", "Linear", True, "mlp"),
+        ("model.layers.3.mlp.act_fn", "SiLUActivation", True, "activation"),
+        ("model.layers.3.mlp.experts", "MixtralExperts", True, "mlp"),
+        ("model.layers.3.mlp.gate", "MixtralTopKRouter", True, "router"),
+        ("model.rotary_emb", "LlamaRotaryEmbedding", True, "rotary"),
+        ("lm_head", "Linear", True, "head"),
+        ("something", "Custom", True, "other"),
+        ("", "GPT2LMHeadModel", False, "model"),
+    ],
+)
+def test_a_layer_has_the_role_its_place_says(path: str, module_type: str, is_leaf: bool, role: str) -> None:
+    """The role follows from the name and the place, in BERT's words and in Llama's."""
+    assert role_of(path, module_type, is_leaf) == role
+
+
+TINY_MIXTRAL = TINY_LLAMA | {
+    "model_type": "mixtral",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "architectures": ["MixtralForCausalLM"],
+}
+
+
+def test_a_mixture_of_experts_is_costed_in_every_dtype() -> None:
+    """Grouped experts are traced in bf16 only; FLOPs stay, and weights take the bytes of the dtype."""
+    figures = {}
+    for dtype in ("bf16", "fp32"):
+        found = analyze(request(TINY_MIXTRAL, task="generate"), dtype, Workload(prompt_tokens=8), [])
+        figures[dtype] = found["phases"]["decode"]
+        assert found["kv_bytes_per_token"] == 2 * 2 * 16 * (2 if dtype == "bf16" else 4)
+    assert figures["fp32"]["matmul_flops"] == figures["bf16"]["matmul_flops"]
+    assert figures["fp32"]["weight_bytes"] == 2 * figures["bf16"]["weight_bytes"]
+
+
+def test_a_sliding_window_bounds_the_cache() -> None:
+    """With a window of 16 a sequence of 48 keeps 15 positions beside the one that is computed."""
+    config = TINY_LLAMA | {
+        "model_type": "mistral",
+        "sliding_window": 16,
+        "architectures": ["MistralForCausalLM"],
+    }
+    found = analyze(request(config, task="generate"), "fp32", Workload(prompt_tokens=40, new_tokens=8), [])
+    a_token = 2 * 2 * 16 * 4  # keys and values, 2 layers, 2 heads of 8 features
+    assert found["kv_bytes_per_token"] == a_token
+    assert found["memory"]["kv_cache_bytes"] == 15 * a_token
+    assert found["phases"]["decode"]["kv_bytes"] == (16 + 1) * a_token

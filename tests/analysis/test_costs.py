@@ -43,6 +43,10 @@ def test_a_linear_layer_costs_two_operations_a_weight_and_token() -> None:
         ("aten.matmul", [(2, 3, 4, 6), (2, 3, 6, 5)], (2, 3, 4, 5), 2 * 2 * 3 * 4 * 6 * 5),
         ("aten.matmul", [(6,), (6,)], (), 2 * 6),
         ("aten.matmul", [(4, 6), (6,)], (4,), 2 * 4 * 6),
+        ("aten.mv", [(4, 6), (6,)], (4,), 2 * 4 * 6),
+        ("aten.dot", [(6,), (6,)], (), 2 * 6),
+        ("aten.linear", [(4, 6), (6,)], (4,), 2 * 4 * 6),
+        ("aten.mm", [(4, 6), (6, 5), (4, 5)], (4, 5), 2 * 4 * 6 * 5),  # with out=
         ("aten.convolution", [(2, 3, 8), (5, 3, 3)], (2, 5, 6), 2 * (2 * 5 * 6) * (3 * 3)),
     ],
 )
@@ -51,6 +55,19 @@ def test_every_matrix_product_counts_two_operations_a_multiply_add(
 ) -> None:
     """The spelling of a product does not change its count."""
     assert cost(name, [tensor(*shape) for shape in inputs], [tensor(*output)]).matmul_flops == flops
+
+
+def test_an_einsum_is_the_product_its_equation_says() -> None:
+    """b, s, d and h together: 2 * 2 * 4 * 6 * 5; of three operands nothing tells the order."""
+    found = cost("aten.einsum", [tensor(2, 4, 6), tensor(5, 6)], [tensor(2, 4, 5)], equation="bsd,hd->bsh")
+    assert found.matmul_flops == 2 * 2 * 4 * 6 * 5
+    three = Op("aten.einsum", (tensor(2),) * 3, (tensor(2),), attributes={"equation": "a,a,a->a"})
+    assert cost_of(three) is None
+
+
+def test_operands_a_formula_does_not_know_make_an_op_unknown() -> None:
+    """A product without operands has no cost, rather than an error or a zero."""
+    assert cost_of(Op("aten.mm", (), ())) is None
 
 
 def test_an_outer_product_is_elementwise_work() -> None:

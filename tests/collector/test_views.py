@@ -244,10 +244,13 @@ def test_a_run_that_has_not_finished_is_in_the_summary(store: DuckDBStore) -> No
 def test_the_fleet_shows_the_latest_reading(filled: DuckDBStore) -> None:
     """Of the last hour's readings the newest is shown; a gauge the device does not give stays NULL."""
     now = datetime.now(UTC)
-    readings = [
+    readings: list[dict[str, Any]] = [
         {"device_id": "d", "read_at": now - timedelta(seconds=ago), "utilization": utilization}
         for ago, utilization in ((7200, 0.9), (5, 0.5), (9, 0.1))
     ]
+    readings[2]["temperature_c"] = 40.0  # and no longer there in the newest
     filled.append(Append({"readings": table_of("readings", readings)})).result()
-    row = one(filled, "SELECT utilization, power_w, runs, is_online FROM fleet_status")
-    assert row == {"utilization": 0.5, "power_w": None, "runs": 1, "is_online": None}
+    row = one(filled, "SELECT utilization, temperature_c, power_w, runs, is_online FROM fleet_status")
+    assert row == {
+        "utilization": 0.5, "temperature_c": None, "power_w": None, "runs": 1, "is_online": None,
+    }  # fmt: skip

@@ -27,18 +27,17 @@ class CpuDevice:
     def __init__(self) -> None:
         self.info = DeviceInfo("cpu", "cpu", cpu_name(), "cpu", 0, memory_bytes())
         psutil.cpu_percent()  # the first call only starts the interval
-        self._zones = _rapl_zones()
+        self._packages = rapl_packages()
 
     def read(self) -> Reading:
-        """See Device.read. Utilisation and memory are the whole host's."""
+        """See Device.read. Utilisation is the whole host's, memory the container's where that has a limit."""
         missing: dict[str, str] = {}
         clock = _clock_hz(missing)
         temperature = _temperature_c(missing)
         missing["power_w"] = "a CPU keeps an energy count, not a power gauge"
-        memory = psutil.virtual_memory()
         return Reading(
             utilization=psutil.cpu_percent() / 100,
-            memory_used_bytes=int(memory.total - memory.available),
+            memory_used_bytes=memory_used_bytes(),
             clock_hz=clock,
             temperature_c=temperature,
             unavailable=missing,
@@ -46,12 +45,32 @@ class CpuDevice:
 
     def energy_j(self) -> float | None:
         """See Device.energy_j: the sum of the processor packages, None without the right to read them."""
-        if not self._zones:
+        if not self._packages:
             return None
         try:
-            return sum(int((zone / "energy_uj").read_text()) for zone in self._zones) / 1e6
-        except (PermissionError, OSError):
+            return sum(package.read_j() for package in self._packages)
+        except OSError:
             return None
+
+
+class RaplPackage:
+    """One processor package's energy counter, which starts again from 0 when it is full."""
+
+    def __init__(self, zone: Path) -> None:
+        self._zone = zone
+        self._last_uj: int | None = None
+        self._total_uj = 0
+
+    def read_j(self) -> float:
+        """Energy in J since the first reading; OSError without the right to read it."""
+        now = int((self._zone / "energy_uj").read_text())
+        if self._last_uj is not None:
+            grown = now - self._last_uj
+            if grown < 0:
+                grown += int((self._zone / "max_energy_range_uj").read_text())
+            self._total_uj += grown
+        self._last_uj = now
+        return self._total_uj / 1e6
 
 
 def cpu_name() -> str:
@@ -74,14 +93,36 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# limit and use of the container's memory, in cgroups of version 2 and 1
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
 def memory_bytes() -> int:
     """Main memory, or the container's limit where that is lower."""
+    limit = _container_memory()
     total = int(psutil.virtual_memory().total)
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(limit)
-        if path.exists() and (text := path.read_text().strip()).isdigit():
-            return min(total, int(text))
-    return total
+    return total if limit is None else limit[0]
+
+
+def memory_used_bytes() -> int:
+    """Memory in use, of the same thing that `memory_bytes` is the size of."""
+    limit = _container_memory()
+    if limit is not None:
+        return limit[1]
+    memory = psutil.virtual_memory()
+    return int(memory.total - memory.available)
+
+
+def _container_memory() -> tuple[int, int] | None:
+    total = int(psutil.virtual_memory().total)
+    for limit, used in _CGROUPS:
+        size, use = _text(Path(limit)), _text(Path(used))
+        if size.isdigit() and use.isdigit() and int(size) < total:
+            return int(size), int(use)
+    return None
 
 
 def _clock_hz(missing: dict[str, str]) -> float | None:
@@ -106,6 +147,14 @@ def _temperature_c(missing: dict[str, str]) -> float | None:
     return None
 
 
-def _rapl_zones() -> list[Path]:
-    """The whole-package counters: `intel-rapl:0`, not its parts `intel-rapl:0:1`."""
-    return [z for z in sorted(RAPL.glob("*-rapl:*")) if z.name.count(":") == 1 and (z / "energy_uj").exists()]
+def rapl_packages(folder: Path = RAPL) -> list[RaplPackage]:
+    """The packages' counters: not their parts (`intel-rapl:0:1`), nor `psys`, which has them in it."""
+    zones = [zone for zone in sorted(folder.glob("*-rapl:*")) if zone.name.count(":") == 1]
+    return [RaplPackage(zone) for zone in zones if _text(zone / "name").startswith("package")]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

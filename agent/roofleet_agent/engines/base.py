@@ -11,6 +11,7 @@ from torch import nn
 
 from roofleet_agent.workload import ModelRequest, Workload
 
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,6 +51,13 @@ class Session(Protocol):
 
     def cache(self) -> Iterable[torch.Tensor]:
         """The tensors of the key-value cache as it is now."""
+        ...
+
+    def cache_elements(self, tokens: int) -> int:
+        """Numbers the cache holds for one sequence of so many tokens, sliding windows considered.
+
+        It is worked out from the cache as it is, so a step must have filled it; 0 without one.
+        """
         ...
 
     def close(self) -> None:

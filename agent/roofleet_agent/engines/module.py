@@ -82,6 +82,10 @@ class ModuleSession:
         """See Session.cache: none."""
         return ()
 
+    def cache_elements(self, tokens: int) -> int:
+        """See Session.cache_elements: none."""
+        return 0
+
     def close(self) -> None:
         """See Session.close."""
         self.module = nn.Module()

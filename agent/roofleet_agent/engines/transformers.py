@@ -98,6 +98,20 @@ class TransformersSession:
                 if isinstance(tensor, torch.Tensor):
                     yield tensor
 
+    def cache_elements(self, tokens: int) -> int:
+        """See Session.cache_elements."""
+        elements = 0
+        for layer in getattr(self._cache, "layers", ()):
+            window = getattr(layer, "sliding_window", None)
+            # a window of w positions keeps the w - 1 before the one that is computed
+            kept = tokens if window is None else min(tokens, window - 1)
+            for name in ("keys", "values"):
+                tensor = getattr(layer, name, None)
+                if isinstance(tensor, torch.Tensor) and tensor.numel():
+                    batch, _, held, _ = tensor.shape
+                    elements += tensor.numel() // (batch * held) * kept
+        return elements
+
     def close(self) -> None:
         """See Session.close."""
         self._cache = None

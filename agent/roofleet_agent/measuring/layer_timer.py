@@ -40,6 +40,7 @@ class LayerTimer:
         """Hooks every layer; when it ends every hook is off again, also after an error."""
         handles: list[RemovableHandle] = []
         leave = self._leave()
+        self._paths.clear()
         try:
             for index, (path, module) in enumerate(self._model.named_modules()):
                 self._paths.append(path)

@@ -37,9 +37,11 @@ _ROLES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("activation", r"^act(_fn|ivation)?$|intermediate_act|activation$|GELU|SiLU|ReLU"),
     )
 )
+# Of these the first that fits any part of the path: an attention's own output projection is attention.
 _INSIDE = (
     ("attention", re.compile(r"attn|attention", re.IGNORECASE)),
     ("mlp", re.compile(r"mlp|ffn|feed_forward|experts?|^moe|intermediate|^output$|^fc\d?$", re.IGNORECASE)),
+    ("head", re.compile(r"^lm_head$|^score$|^classifier$|^pooler$|^cls$", re.IGNORECASE)),
 )
 
 
@@ -97,8 +99,7 @@ def role_of(path: str, module_type: str, is_leaf: bool) -> str:
 
 
 def _inside(parts: list[str]) -> str:
-    for part in reversed(parts):
-        for role, pattern in _INSIDE:
-            if pattern.search(part):
-                return role
+    for role, pattern in _INSIDE:
+        if any(pattern.search(part) for part in parts):
+            return role
     return "other"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -100,6 +100,25 @@ def trace(
         leaving.remove()
     recorder.mark(cache(), "kv")
     return recorder.result()
+
+
+def restated(result: TraceResult, traced: str, wanted: str) -> TraceResult:
+    """The same trace with its tensors of one dtype told in another; the bytes of edges with them."""
+    sizes = {name: torch.empty(0, dtype=dtype).element_size() for dtype, name in DTYPE_NAMES.items()}
+    if sizes[traced] == sizes[wanted] and traced == wanted:
+        return result
+
+    def tensor(t: TracedTensor) -> TracedTensor:
+        if t.dtype != traced:
+            return t
+        return replace(t, dtype=wanted, bytes=t.bytes // sizes[traced] * sizes[wanted])
+
+    ops = [
+        replace(op, inputs=tuple(map(tensor, op.inputs)), outputs=tuple(map(tensor, op.outputs)))
+        for op in result.ops
+    ]
+    edges = [replace(e, bytes=e.bytes // sizes[traced] * sizes[wanted]) for e in result.edges]
+    return TraceResult(ops, edges)
 
 
 def _state_of(model: nn.Module) -> Iterator[torch.Tensor]:

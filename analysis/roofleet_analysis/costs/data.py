@@ -17,6 +17,7 @@ for _name in (
     "repeat_interleave", "reshape", "roll", "scalar_tensor", "stack", "tile", "to", "type_as",
     "view_as_complex", "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float",
     "unfold", "expand", "split", "chunk", "view", "slice", "select", "hstack", "vstack", "meshgrid", "polar",
+    "rand", "randn", "randint", "rand_like", "randn_like", "randperm", "normal_", "uniform_", "bernoulli",
 ):  # fmt: skip
     FORMULAS[f"aten.{_name}"] = _moves
 

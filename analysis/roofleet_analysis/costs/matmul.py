@@ -16,36 +16,37 @@ def _product(rows: int, inner: int, columns: int, extra: int = 0) -> Work:
 @formula("aten.linear")
 def linear(op: Op) -> Work:
     # x: [..., k] @ w: [n, k] -> [..., n]; a bias is one addition for each output
-    x, w = op.inputs[:2]
+    w = op.inputs[1]
     out = op.outputs[0].elements
-    return _product(x.elements // w.shape[1], w.shape[1], w.shape[0], out if len(op.inputs) > 2 else 0)
+    inner = w.shape[-1]
+    return _product(out, inner, 1, out if len(op.inputs) > 2 else 0)
 
 
 @formula("aten.mm")
 def mm(op: Op) -> Work:
     # a: [m, k] @ b: [k, n] -> [m, n]
-    a, b = op.inputs
+    a, b = op.inputs[:2]
     return _product(a.shape[0], a.shape[1], b.shape[1])
 
 
 @formula("aten.addmm")
 def addmm(op: Op) -> Work:
     # c: [n] or [m, n], a: [m, k] @ b: [k, n] -> [m, n]
-    _, a, b = op.inputs
+    _, a, b = op.inputs[:3]
     return _product(a.shape[0], a.shape[1], b.shape[1], op.outputs[0].elements)
 
 
 @formula("aten.bmm")
 def bmm(op: Op) -> Work:
     # a: [b, m, k] @ b: [b, k, n] -> [b, m, n]
-    a, b = op.inputs
+    a, b = op.inputs[:2]
     return _product(a.shape[0] * a.shape[1], a.shape[2], b.shape[2])
 
 
 @formula("aten.baddbmm")
 def baddbmm(op: Op) -> Work:
     # c, a: [b, m, k] @ b: [b, k, n] -> [b, m, n]
-    _, a, b = op.inputs
+    _, a, b = op.inputs[:3]
     return _product(a.shape[0] * a.shape[1], a.shape[2], b.shape[2], op.outputs[0].elements)
 
 
@@ -55,6 +56,33 @@ def matmul(op: Op) -> Work:
     a, out = op.inputs[0], op.outputs[0]
     inner = a.shape[-1]
     return _product(out.elements, inner, 1)
+
+
+@formula("aten.mv", "aten.dot", "aten.vdot")
+def vector(op: Op) -> Work:
+    # a: [m, k] @ b: [k] -> [m]; of two vectors -> one number
+    return _product(op.outputs[0].elements, op.inputs[1].shape[0], 1)
+
+
+@formula("aten.outer", "aten.ger")
+def outer(op: Op) -> Work:
+    # a: [m], b: [n] -> [m, n]
+    return Work(other_flops=op.outputs[0].elements)
+
+
+@formula("aten.einsum")
+def einsum(op: Op) -> Work:
+    # "bsd,hd->bsh": every combination of all letters is one multiply-add; with more than two operands the
+    # order decides and shapes do not tell it, so that is left unknown (by the unpacking)
+    left, _, right = op.attributes["equation"].replace(" ", "").partition("->")
+    first, second = left.split(",")
+    sizes = dict(zip(first, op.inputs[0].shape, strict=True)) | dict(
+        zip(second, op.inputs[1].shape, strict=True)
+    )
+    inner = 1
+    for letter, size in sizes.items():
+        inner *= size if letter not in right else 1
+    return _product(op.outputs[0].elements, inner, 1)
 
 
 @formula("aten.conv1d", "aten.conv2d", "aten.convolution")

@@ -22,9 +22,9 @@
 -- runs: Runs it has done.
 CREATE OR REPLACE VIEW fleet_status AS
 WITH latest AS (
-    SELECT device_id, max(read_at) AS read_at, arg_max(utilization, read_at) AS utilization,
-           arg_max(memory_used_bytes, read_at) AS memory_used_bytes, arg_max(power_w, read_at) AS power_w,
-           arg_max(clock_hz, read_at) AS clock_hz, arg_max(temperature_c, read_at) AS temperature_c
+    SELECT device_id, max(read_at) AS read_at, arg_max_null(utilization, read_at) AS utilization,
+           arg_max_null(memory_used_bytes, read_at) AS memory_used_bytes, arg_max_null(power_w, read_at) AS power_w,
+           arg_max_null(clock_hz, read_at) AS clock_hz, arg_max_null(temperature_c, read_at) AS temperature_c
     FROM readings WHERE read_at > now() - INTERVAL 1 HOUR GROUP BY device_id
 ),
 counted AS (SELECT device_id, count(*) AS runs FROM runs WHERE status = 'done' GROUP BY device_id)

@@ -97,14 +97,14 @@ bounded AS (
     SELECT *, time_at_roof_ns(flops, bytes, compute, memory) AS time_at_roof_ns FROM held
 )
 SELECT run_id, phase, path, module_type, role, block_index, calls::BIGINT AS calls, mean_ns, p50_ns, p95_ns,
-       self_ns, self_ns / phase_self_ns AS share_of_phase,
+       self_ns, self_ns / nullif(phase_self_ns, 0) AS share_of_phase,
        matmul_flops, other_flops, weight_bytes, activation_bytes, kv_bytes,
        flops / bytes AS arithmetic_intensity,
-       flops / self_ns * 1e9 AS achieved_flops_per_s,
-       bytes / self_ns * 1e9 AS achieved_bytes_per_s,
+       flops / nullif(self_ns, 0) * 1e9 AS achieved_flops_per_s,
+       bytes / nullif(self_ns, 0) * 1e9 AS achieved_bytes_per_s,
        attainable_flops(flops, bytes, compute, memory) AS attainable_flops_per_s,
-       time_at_roof_ns / self_ns AS roofline_fraction,
-       bound_by(flops, bytes, compute, memory, self_ns, ops) AS bound,
+       time_at_roof_ns / nullif(self_ns, 0) AS roofline_fraction,
+       bound_by(flops, bytes, compute, memory, nullif(self_ns, 0), ops) AS bound,
        peak_memory_bytes, time_at_roof_ns, ops, unknown_ops, parent_path, layer_index, depth, is_leaf,
        total_matmul_flops, total_other_flops, total_weight_bytes, total_activation_bytes, total_kv_bytes
 FROM bounded;
