@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 demo: $(READY)
-	@$(BIN)/roofleet demo --data .demo $(if $(ONCE),--once)
+	@$(BIN)/roofleet demo --data .demo $(if $(filter 1,$(ONCE)),--once)
 
 test: $(READY)
 	@$(BIN)/python -m pytest

@@ -5,6 +5,7 @@ AgentError
 ├── ModelRefused(ValueError)        found, but it cannot be used as asked
 ├── DeviceNotFound(LookupError)     no such device on this host
 ├── WorkloadRefused(ValueError)     the workload does not fit model or device
+├── SpoolUnusable(OSError)          rows cannot be kept on disk
 └── CollectorUnreachable(ConnectionError)
 """
 
@@ -27,6 +28,10 @@ class DeviceNotFound(LookupError, AgentError):
 
 class WorkloadRefused(ValueError, AgentError):
     """The workload does not fit the model or the device."""
+
+
+class SpoolUnusable(OSError, AgentError):
+    """Rows cannot be kept on disk."""
 
 
 class CollectorUnreachable(ConnectionError, AgentError):

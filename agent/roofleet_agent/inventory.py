@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from roofleet_agent import __version__
 from roofleet_agent.devices.base import Device
 from roofleet_agent.devices.cpu import cpu_name, memory_bytes, usable_threads
+from roofleet_proto import __version__
 
 
 @cache

@@ -78,9 +78,13 @@ def profile(
     sink: Sink,
     *,
     progress: Progress = _silent,
+    loaded: Callable[[], None] = lambda: None,
     job_id: str | None = None,
 ) -> str:
     """Runs a model on a device and writes every row of the run to the sink; returns the run's id.
+
+    `loaded` is called when the model is there and its run, layers and ops are written: the last moment to
+    send something before measuring.
 
     A run that fails is stored as failed with its reason, and the error raised on. KeyboardInterrupt stores
     it as cancelled.
@@ -88,6 +92,7 @@ def profile(
     run = _Run(request, device, dtype, workload, sink, progress, job_id)
     try:
         run.load()
+        loaded()
         run.measure()
     except KeyboardInterrupt:
         run.finish("cancelled", "interrupted")

@@ -25,15 +25,34 @@ def discover_devices(*, wake_accelerators: bool = True) -> list[Device]:
 
 
 def find_device(wanted: str) -> Device:
-    """`auto` is the first accelerator, else the CPU; otherwise a torch name such as `cpu` or `cuda:1`."""
+    """`auto` is the first accelerator on which layers can be timed, else the CPU.
+
+    Anything else is a torch name such as `cpu` or `cuda:1`; DeviceNotFound if this host has none such.
+    """
     devices = discover_devices()
     if wanted == "auto":
-        return devices[1] if len(devices) > 1 else devices[0]
+        return next(filter(_can_be_timed, devices[1:]), devices[0])
     for device in devices:
         if wanted in (device.torch_name, device.info.backend):
             return device
     names = ", ".join(device.torch_name for device in devices)
     raise DeviceNotFound(f"this host has no device {wanted!r}; it has {names} (or say auto)")
+
+
+def _can_be_timed(device: Device) -> bool:
+    """Whether layers can be timed on an accelerator: not every backend has events that tell time."""
+    import torch
+
+    from roofleet_agent.measuring.clocks import EventClock
+
+    clock = EventClock(torch.device(device.torch_name))
+    try:
+        marks = [clock.mark(), clock.mark()]
+        clock.synchronize()
+        clock.resolve(marks)
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return False
+    return True
 
 
 def find_engine(request: ModelRequest) -> Engine:

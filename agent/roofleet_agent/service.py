@@ -9,21 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roofleet_agent import __version__
 from roofleet_agent.devices.base import Device
+from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id, device_row, host_id, host_row
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.sending.attach import Attachment
 from roofleet_agent.sending.spool import Spool
 from roofleet_agent.sending.uplink import Uplink, open_channel
+from roofleet_proto import __version__
 from roofleet_proto.records import Hello
 
 log = logging.getLogger(__name__)
 
 READING_PERIOD_S = 1.0
 MAX_SPOOLED_READINGS_BYTES = 64 * 1024 * 1024
-"""With a collector that stays away readings are kept up to here, then no longer taken: about two days."""
+"""With a collector that stays away readings are kept up to here, then no longer taken: about 17 hours."""
 
 
 def register(sink: Sink, agent_id: str, devices: list[Device]) -> None:
@@ -84,11 +85,16 @@ class AgentService:
             thread.start()
         full = False
         while not self._stopping.wait(READING_PERIOD_S):
-            if self._spool.size_bytes() < MAX_SPOOLED_READINGS_BYTES:
-                take_readings(self._spool, self._devices)
-                full = False
-            elif not full:
-                log.warning("the spool is full: readings are not kept until the collector is back")
+            try:
+                if self._spool.size_bytes() < MAX_SPOOLED_READINGS_BYTES:
+                    take_readings(self._spool, self._devices)
+                    full = False
+                elif not full:
+                    log.warning("the spool is full: readings are not kept until the collector is back")
+                    full = True
+            except SpoolUnusable as error:
+                if not full:
+                    log.warning("%s; readings are not kept until it is", error)
                 full = True
         self._uplink.stop()
         self._attachment.stop()

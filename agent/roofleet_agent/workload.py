@@ -14,7 +14,8 @@ class ModelRequest:
     """Which model to run and where its configuration and weights come from.
 
     `origin` is `catalog` (configuration given in `config`), `hub`, `folder` or `module`
-    (`package.module:factory`). `task` is `generate` or `encode`; None lets the configuration tell.
+    (`package.module:factory`). `task` is `generate` or `encode`; None lets the configuration tell. `source`
+    says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer.
     """
 
     name: str
@@ -23,6 +24,7 @@ class ModelRequest:
     task: Literal["generate", "encode"] | None = None
     config: Mapping[str, Any] | None = None
     source: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Roofline arithmetic: what is attainable, and the time no implementation can beat."""
+"""Roofline arithmetic: what is attainable, and the time that a model's ops cannot beat."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def attainable(intensity: float, flops_per_s: float, bytes_per_s: float) -> floa
 def lower_bound(cost: Cost, dtype: str, hardware: Hardware) -> LowerBound | None:
     """The least time of a phase of that cost; None if the hardware has no roof for the dtype.
 
-    Counted is only what every implementation must do: the matrix work less the half that causal masking
-    lets a kernel skip, at the compute roof; and weights and key-value cache once, at the bandwidth roof.
-    Activations can stay on the chip, and elementwise work can hide behind the rest.
+    Of the ops as they were traced only what a kernel cannot avoid is counted: their matrix work, less what
+    causal masking lets it skip where the op says so, at the compute roof; and weights and key-value cache at
+    the bandwidth roof. Activations can stay on the chip, and elementwise work can hide behind the rest. A
+    model that is written to do less (a latent cache that is not expanded, a window that is not masked) can
+    be faster.
     """
     roof = hardware.compute_roof(dtype)
     if roof is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from roofleet_proto import __version__
+
 if TYPE_CHECKING:
     from roofleet.client import Connection
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "connect"]
 
 

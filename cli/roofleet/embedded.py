@@ -59,11 +59,16 @@ class RemoteCollector:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query; the collector says where its SQL is."""
-        from roofleet.client import connect
+        import grpc
+
+        from roofleet.client import ServerAway, connect
         from roofleet_proto.records import Filter
         from roofleet_proto.services import GET_COLLECTOR
 
-        info = GET_COLLECTOR.client(self._channel)(Filter(), timeout=REACH_S)
+        try:
+            info = GET_COLLECTOR.client(self._channel)(Filter(), timeout=REACH_S)
+        except grpc.RpcError as error:
+            raise ServerAway(f"{self.address} does not say where its SQL is ({error.details()})") from None
         host = self.address.rpartition(":")[0]
         with connect(f"{host}:{info.sql_port}") as connection:
             return connection.sql(sql, parameters)
@@ -110,7 +115,7 @@ def open_destination(collector: str | None, folder: Path) -> RemoteCollector | E
     """The collector named, else the one that holds the folder, else one in this process."""
     if collector is not None:
         return RemoteCollector(collector)
-    from roofleet_collector.service import running_collector
+    from roofleet_collector.presence import running_collector
 
     running = running_collector(folder)
     if running is not None:

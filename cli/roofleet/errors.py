@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import importlib
-from typing import NoReturn
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -27,7 +26,7 @@ class UserError(Exception):
 # import the others.
 _USERS = {
     "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
-    "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse"),
+    "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse", "StoreUnreadable"),
 }
 _UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.client": ("ServerAway",)}
 
@@ -40,7 +39,8 @@ def status_of(error: BaseException) -> int | None:
         for module, names in kinds.items():
             if any(k.__module__ == module and k.__name__ in names for k in type(error).__mro__):
                 return status
-    return None
+    # A folder or file that cannot be used: the system's word for it is clear enough.
+    return USAGE if isinstance(error, OSError) else None
 
 
 def needs(extra: str, module: str) -> None:
@@ -53,6 +53,8 @@ def needs(extra: str, module: str) -> None:
         ) from None
 
 
-def fail(message: str, status: int = USAGE) -> NoReturn:
-    """Raises a UserError."""
-    raise UserError(message, status)
+def line_of(error: BaseException) -> str:
+    """An error in one line or a few, as its user should read it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

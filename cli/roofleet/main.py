@@ -10,7 +10,7 @@ import typer
 
 import roofleet
 from roofleet.commands import analyze, catalogs, demo, profile, serve, sql
-from roofleet.errors import FAILED, INTERRUPTED, status_of
+from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
 
 app = typer.Typer(
     name="roofleet",
@@ -64,6 +64,5 @@ def run() -> None:
         status = status_of(error)
         if status is None or os.environ.get("ROOFLEET_TRACEBACK") == "1":
             raise
-        # an OSError puts its number before its text
-        print(f"error: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        print(f"error: {line_of(error)}", file=sys.stderr)
         sys.exit(status)

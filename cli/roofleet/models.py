@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from roofleet.errors import UserError
+from roofleet_agent.errors import ModelNotFound
 from roofleet_agent.workload import ModelRequest
 from roofleet_analysis.catalogs.models import ModelEntry, find_model, nearest_models
 
@@ -16,17 +19,17 @@ Weights = Literal["random", "pretrained"]
 def resolve(name: str, weights: Weights | None) -> ModelRequest:
     """The request for a model.
 
-    A catalogue model has random weights unless pretrained ones are asked for; a folder and a hub name bring
-    their own unless random ones are. UserError with the nearest names if nothing fits.
+    A catalogue name comes before a folder of the same name (write ./name for that). It has random weights
+    unless pretrained ones are asked for; a folder and a hub name bring their own unless random ones are.
+    UserError with the nearest names if nothing fits.
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return ModelRequest(name, "module", weights or "pretrained")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return ModelRequest(name, "folder", weights or "pretrained")
     entry = find_model(name)
     if entry is not None:
         return _catalogued(entry, weights or "random")
+    if Path(name).expanduser().is_dir():
+        return ModelRequest(name, "folder", weights or "pretrained")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return ModelRequest(name, "hub", weights or "pretrained", source=name)
     nearest = ", ".join(nearest_models(name))
@@ -37,9 +40,22 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     )
 
 
+@contextmanager
+def suggesting(request: ModelRequest) -> Iterator[None]:
+    """Adds the nearest catalogue names to the error of a hub name that could not be loaded."""
+    try:
+        yield
+    except ModelNotFound as error:
+        nearest = nearest_models(request.name) if request.origin == "hub" else []
+        if not nearest:
+            raise
+        raise UserError(f"{error}. The nearest names of the catalogue: {', '.join(nearest)}") from error
+
+
 def _catalogued(entry: ModelEntry, weights: Weights) -> ModelRequest:
-    source = entry.source if weights == "random" else entry.hub_id
-    return ModelRequest(entry.name, "catalog", weights, _task(entry), entry.config_copy(), source)
+    return ModelRequest(
+        entry.name, "catalog", weights, _task(entry), entry.config_copy(), entry.source, entry.hub_id
+    )
 
 
 def _task(entry: ModelEntry) -> Literal["generate", "encode"]:

@@ -41,11 +41,13 @@ def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
 
 def print_run(console: Console, query: Query, run_id: str) -> None:
     """Prints the summary of a run and its slowest layers with their bound."""
+    from rich.markup import escape
+
     row = run_row(query, run_id)
-    weights = f"{row['weights']} weights"
+    name, device = escape(row["model_name"]), escape(row["device_name"])
     console.print(
-        f"\n[bold]{row['model_name']}[/bold] on {row['device_name']} ({row['device_kind']}), {row['dtype']}, "
-        f"{weights}, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
+        f"\n[bold]{name}[/bold] on {device} ({row['device_kind']}), {row['dtype']}, "
+        f"{row['weights']} weights, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
         + (f", {row['new_tokens']} new tokens" if row["new_tokens"] else "")
     )
     rows = _forward_time(query, row) + [(label, text) for label, text in _summary(row) if text is not None]

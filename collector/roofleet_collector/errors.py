@@ -2,6 +2,7 @@
 
     CollectorError
     ├── StoreInUse            another process holds the data
+    ├── StoreUnreadable       also an OSError: no store, of a newer Roofleet, or without the right to it
     ├── StoreClosed           also a RuntimeError: asked after it was closed, or closed while it answered
     ├── AddressInUse          also an OSError: another process listens on the port
     ├── SqlError              also a ValueError: a statement that the engine does not accept
@@ -23,6 +24,10 @@ class CollectorError(Exception):
 
 class StoreInUse(CollectorError):
     """The store's file is held by another process."""
+
+
+class StoreUnreadable(OSError, CollectorError):
+    """What lies in the folder cannot be opened as a store; the message says why."""
 
 
 class StoreClosed(RuntimeError, CollectorError):

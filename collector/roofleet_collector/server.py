@@ -12,12 +12,12 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from roofleet_collector import __version__
 from roofleet_collector.errors import AddressInUse, RejectedBatch
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.presence import address_text
 from roofleet_collector.store import Receipt
-from roofleet_proto import services
+from roofleet_proto import __version__, services
 from roofleet_proto.codec import MalformedMessage
 from roofleet_proto.records import Ack, Batch, CollectorInfo, Heartbeat, Hello, Job, Welcome
 from roofleet_proto.services import Method
@@ -67,7 +67,7 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            self.port = self._server.add_insecure_port(_address(host, port))
+            self.port = self._server.add_insecure_port(address_text(host, port))
         except RuntimeError as error:
             raise AddressInUse(f"{host}:{port} is in use or not ours: {_os_reason(host, port)}") from error
         await self._server.start()
@@ -189,10 +189,6 @@ def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:
         return method.encode_reply(reply(request))
 
     return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _os_reason(host: str, port: int) -> str:

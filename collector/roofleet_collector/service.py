@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from roofleet_analysis.catalogs.hardware import hardware
@@ -17,6 +15,7 @@ from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
 from roofleet_collector.fleet import Roster
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.presence import Running, address_text, leave_note
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore
 
@@ -24,28 +23,6 @@ log = logging.getLogger(__name__)
 
 FLUSH_PERIOD_S = 2.0
 DRAIN_S = 5.0
-NOTE_NAME = "collector.json"
-
-
-@dataclass(frozen=True)
-class Running:
-    """Where a collector listens, as it notes it in its data folder for others on the machine."""
-
-    pid: int
-    grpc: str
-    sql: str
-
-
-def running_collector(folder: Path) -> Running | None:
-    """The collector that holds a data folder, None if none does."""
-    try:
-        running = Running(**json.loads((folder / NOTE_NAME).read_text()))
-        os.kill(running.pid, 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError, TypeError):
-        return None
-    except PermissionError:
-        pass  # it is there, and another user's
-    return running
 
 
 async def serve(
@@ -68,9 +45,12 @@ async def serve(
             roster = Roster(store)
             grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port)
             await grpc_server.start(*grpc_at)
-            running = Running(os.getpid(), f"{grpc_at[0]}:{grpc_server.port}", f"{sql_at[0]}:{flight.port}")
-            note = folder / NOTE_NAME
-            note.write_text(json.dumps(asdict(running)))
+            running = Running(
+                os.getpid(),
+                address_text(grpc_at[0], grpc_server.port),
+                address_text(sql_at[0], flight.port),
+            )
+            note = leave_note(folder, running)
             ready(running)
             try:
                 while not stop.is_set():

@@ -15,9 +15,6 @@ from roofleet_proto import codec
 PACKAGE = "roofleet.v1"
 HEARTBEAT_MS = 5_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-DEFAULT_GRPC = "127.0.0.1:7700"
-DEFAULT_SQL = "127.0.0.1:7701"
-DEFAULT_DASHBOARD = "127.0.0.1:7702"
 
 REJECTED_EPOCH = "roofleet-rejected-epoch"
 REJECTED_SEQUENCE = "roofleet-rejected-sequence"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-from tests.support import TINY_GPT2, collector, eventually, roofleet
+from tests.support import TINY_GPT2, collector, eventually, roofleet, start_collector
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from roofleet_agent.sending.spool import Spool
@@ -332,6 +333,67 @@ def test_sql_on_an_empty_folder_says_what_to_do_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_columns_of_one_name_are_all_written(data: Path) -> None:
+    """As CSV by position, as JSON with a number; what JSON cannot say is null."""
+
+    def answer(form: str) -> str:
+        return roofleet("sql", "SELECT 1 AS a, 2 AS a, 1.0/0 AS b", "-f", form, data=data).stdout
+
+    assert answer("csv").splitlines() == ["a,a,b", "1,2,inf"]
+    assert json.loads(answer("json")) == [{"a": 1, "a_2": 2, "b": None}]
+    assert answer("table").count("2") == 1
+
+
+def test_a_killed_collectors_note_misleads_nobody(data: Path) -> None:
+    """A note of a collector that is gone, under a process number that is another's, is passed over."""
+    note = data / "collector.json"
+    note.write_text(json.dumps({"pid": os.getpid(), "grpc": "127.0.0.1:9", "sql": "127.0.0.1:9"}))
+    try:
+        assert roofleet("sql", "SELECT 1 AS a", "-f", "csv", data=data).stdout == "a\n1\n"
+    finally:
+        note.unlink()
+
+
+def test_a_collector_listens_on_ipv6(tmp_path: Path) -> None:
+    """Addresses in brackets serve gRPC and SQL, and the note in the folder can be used."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    running = start_collector(tmp_path, "[::1]:0", "[::1]:0")
+    try:
+        assert running.sql.startswith("[::1]:")
+        for place in (["--server", running.sql], ["--data", str(tmp_path)]):
+            assert roofleet("sql", "SELECT 1 AS a", "-f", "csv", *place, data=tmp_path).stdout == "a\n1\n"
+    finally:
+        assert running.terminate() == 0
+
+
+@pytest.mark.parametrize("command", ["collector", "agent", "profile", "sql"])
+def test_a_data_folder_that_cannot_be_used_is_a_mistake(command: str, tiny: Path, tmp_path: Path) -> None:
+    """A file where a folder is expected is named, with no trace."""
+    file = tmp_path / "file"
+    file.write_text("")
+    arguments = {"profile": [str(tiny), *QUICK], "sql": ["SELECT 1"]}.get(command, [])
+    error = mistake(roofleet(command, *arguments, data=file))
+    assert str(file) in error
+
+
+def test_data_that_is_no_database_is_a_mistake(tmp_path: Path) -> None:
+    """The file is named, and left as it is."""
+    (tmp_path / "roofleet.duckdb").write_text("not a database")
+    assert "roofleet.duckdb" in mistake(roofleet("sql", "SELECT 1", data=tmp_path))
+    assert (tmp_path / "roofleet.duckdb").read_text() == "not a database"
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    """405 billion parameters in fp32 are 1.5 TiB: said before anything is loaded."""
+    error = mistake(roofleet("profile", "Llama-3.1-405B", data=tmp_path))
+    assert "1511.9 GiB" in error
+    assert "roofleet analyze" in error
+
+
 def test_sql_writes_every_format(data: Path, tmp_path: Path) -> None:
     """Table, CSV, JSON and Parquet hold the same rows."""
     statement = "SELECT path, layer_index, is_leaf FROM layers ORDER BY layer_index"
@@ -452,8 +514,6 @@ def test_an_agent_registers_reads_and_survives_its_collector(tmp_path: Path) -> 
             before = readings()
             running.kill()
             time.sleep(3)
-            from tests.support import start_collector
-
             again = start_collector(tmp_path / "data", running.grpc, running.sql)
             running.process = again.process
             # what was read while it was away has come too: one a second

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from roofleet_collector.errors import StoreUnreadable
 from roofleet_collector.store import DuckDBStore
 from roofleet_collector.store.schema import VIEWS, create_table, migrate, migrations, view_doc, view_sql
 from roofleet_proto.tables import TABLES
@@ -50,7 +51,7 @@ def test_data_of_a_newer_roofleet_is_refused() -> None:
     connection = duckdb.connect()
     newest = migrate(connection)
     connection.execute("INSERT INTO schema_version VALUES (?)", [newest + 1])
-    with pytest.raises(RuntimeError, match="install a newer one"):
+    with pytest.raises(StoreUnreadable, match="install a newer one"):
         migrate(connection)
 
 

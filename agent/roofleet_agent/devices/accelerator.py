@@ -55,7 +55,7 @@ class AcceleratorDevice:
         self._nvml = nvml.open_device(self._uuid(index)) if backend == "cuda" else None
         self.info = DeviceInfo(
             key=self._uuid(index) or self.torch_name,
-            kind="gpu",
+            kind="tpu" if backend in ("xla", "tpu") else "gpu",
             name=self._property(index, "name") or backend,
             backend=backend,
             device_index=index,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -171,7 +170,7 @@ def task_of(config: Any) -> str:
 def _checkpoint_name(request: ModelRequest) -> str:
     if request.origin == "folder":
         return str(Path(request.name).expanduser())
-    return request.source if request.origin == "catalog" and request.source else request.name
+    return request.checkpoint or request.name
 
 
 def _load_model(
@@ -269,9 +268,3 @@ def published_dtype(config: Any) -> str:
     stated = str(getattr(config, "dtype", None) or "").removeprefix("torch.")
     names = {str(t).removeprefix("torch."): name for name, t in TORCH_DTYPES.items()}
     return names.get(stated, "fp32")
-
-
-def config_values(config: Any) -> dict[str, Any]:
-    """A configuration as plain values."""
-    values: dict[str, Any] = json.loads(config.to_json_string())
-    return values

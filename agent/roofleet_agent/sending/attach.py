@@ -24,7 +24,6 @@ class Attachment:
         self._attach = ATTACH.client(channel)
         self._stopping = threading.Event()
         self._heartbeat_s = HEARTBEAT_MS / 1000
-        self.attached = threading.Event()
 
     def stop(self) -> None:
         """Ends `run`."""
@@ -38,12 +37,10 @@ class Attachment:
                 for message in self._attach(self._messages()):
                     if isinstance(message, Welcome):
                         self._heartbeat_s = message.heartbeat_ms / 1000
-                        self.attached.set()
                         pause_s = 0.5
                         log.info("attached to a collector of version %s", message.collector_version)
             except grpc.RpcError as error:
                 log.debug("attachment ended: %s", error.details())
-            self.attached.clear()
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, 5.0)
 

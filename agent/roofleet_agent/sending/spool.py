@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from roofleet_agent.errors import SpoolUnusable
 from roofleet_proto.codec import encode_rows
 from roofleet_proto.records import Batch
 from roofleet_proto.services import MAX_MESSAGE_BYTES
@@ -51,6 +52,13 @@ class Spool:
         self.path = path
         self.epoch = time.time_ns()
         self._lock = threading.Lock()
+        self._arrived = threading.Condition()
+        try:
+            self._open(path)
+        except sqlite3.Error as error:
+            raise SpoolUnusable(f"{path} cannot be used as a spool: {error}") from error
+
+    def _open(self, path: Path) -> None:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
@@ -59,20 +67,25 @@ class Spool:
             "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)", [str(uuid.uuid4())]
         )
         self.agent_id: str = self._db.execute("SELECT agent_id FROM identity").fetchone()[0]
-        self._arrived = threading.Condition()
 
     def write(self, table: str, rows: pa.Table) -> None:
-        """Keeps rows, cut into batches of a few thousand that fit a message. See Sink.write."""
+        """Keeps rows, cut into batches of a few thousand that fit a message. See Sink.write.
+
+        SpoolUnusable if they cannot be written, ValueError for a row that fits no message.
+        """
         batches = [
             (self.epoch, table, part.num_rows, data)
             for start in range(0, rows.num_rows, ROWS_PER_BATCH)
             for part, data in _fitting(table, rows.slice(start, ROWS_PER_BATCH))
         ]
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT INTO batches (epoch, table_name, rows, arrow_ipc) VALUES (?, ?, ?, ?)", batches
-            )
+        try:
+            with self._lock, self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(
+                    "INSERT INTO batches (epoch, table_name, rows, arrow_ipc) VALUES (?, ?, ?, ?)", batches
+                )
+        except sqlite3.Error as error:
+            raise SpoolUnusable(f"rows could not be kept in {self.path}: {error}") from error
         self.wake()
 
     def pending(self, after: int = 0, limit: int = 16) -> list[Batch]:

@@ -43,7 +43,7 @@ def analyze(
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
-    from roofleet.models import resolve
+    from roofleet.models import resolve, suggesting
     from roofleet_agent.workload import Workload
 
     chips = chosen_hardware(hardware or list(_USUAL))
@@ -54,7 +54,8 @@ def analyze(
 
     with console.progress(request.name, quiet=json_output) as show:
         show("tracing on meta", 0.2)
-        result = analyze_model(request, dtype.value, workload, chips)
+        with suggesting(request):
+            result = analyze_model(request, dtype.value, workload, chips)
     if json_output:
         print(json.dumps(result))
     else:
@@ -82,13 +83,15 @@ def chosen_hardware(names: list[str]) -> list[Hardware]:
 
 
 def _print(result: dict[str, Any], chips: list[Hardware]) -> None:
+    from rich.markup import escape
+
     from roofleet_analysis.units import capacity_text, count_text, flops_text, time_text, traffic_text
 
     out = console.out()
     memory = result["memory"]
     kv = result["kv_bytes_per_token"]
     out.print(
-        f"\n[bold]{result['model']}[/bold], {result['dtype']}, batch {result['batch_size']}, "
+        f"\n[bold]{escape(result['model'])}[/bold], {result['dtype']}, batch {result['batch_size']}, "
         f"{result['prompt_tokens']} prompt tokens, logits {result['logits']}"
     )
     facts = [

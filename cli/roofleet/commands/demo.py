@@ -20,7 +20,7 @@ import typer
 
 from roofleet import console
 from roofleet.commands.serve import DEFAULT_DASHBOARD, DEFAULT_GRPC, DEFAULT_SQL
-from roofleet.errors import FAILED, UserError, needs
+from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
 from roofleet.folders import address
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def demo(
     data.mkdir(parents=True, exist_ok=True)
     out = console.out()
     signal.signal(signal.SIGTERM, _interrupt)
+    shown = False
     try:
         with _fleet(data) as (grpc, connection, pages):
             for model in MODELS:
@@ -64,11 +65,14 @@ def demo(
             out.print(f"\n[bold]dashboard[/bold]  http://{pages}", soft_wrap=True)
             command = f"{_command()} sql 'SELECT * FROM run_summary' --server {connection.address}"
             out.print(f"SQL        {command}", soft_wrap=True, markup=False)
+            shown = True
             if not once:
                 out.print("Ctrl-C ends the demo.")
                 signal.pause()
     except KeyboardInterrupt:
         out.print("\nstopped")
+        if not shown:
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _command() -> str:

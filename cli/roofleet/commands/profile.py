@@ -13,7 +13,7 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
-from roofleet.errors import UserError, needs
+from roofleet.errors import UNREACHABLE, UserError, needs
 from roofleet.folders import address, data_folder
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def profile(
         batch_size, prompt_tokens, new_tokens, iterations, warmup, logits.value, prompt=prompt
     )
     needs("agent", "torch")
+    from roofleet.client import ServerAway
     from roofleet.embedded import open_destination
     from roofleet.report import print_run, run_row
     from roofleet_agent.registry import find_device
@@ -83,10 +84,15 @@ def profile(
                 )
         finally:
             spool.close()
-        if json_output:
-            print(json.dumps(run_row(destination.query, run_id), default=str))
-        else:
-            print_run(console.out(), destination.query, run_id)
+        try:
+            if json_output:
+                print(json.dumps(run_row(destination.query, run_id), default=str))
+            else:
+                print_run(console.out(), destination.query, run_id)
+        except ServerAway as error:
+            raise UserError(
+                f"run {run_id} is stored, but its summary could not be read: {error}", UNREACHABLE
+            ) from None
     finally:
         destination.close()
 
@@ -103,6 +109,7 @@ def _run(
 ) -> str:
     """Registers, profiles and delivers; what a run that failed or was stopped had to say is delivered too."""
     from roofleet.embedded import kept
+    from roofleet.models import suggesting
     from roofleet_agent import profiling
     from roofleet_agent.errors import CollectorUnreachable
     from roofleet_agent.roofs import measured_roofs
@@ -114,11 +121,20 @@ def _run(
             f"warning: {destination.warning}. The run goes on and is kept in {spool.path}", markup=False
         )
     register(spool, spool.agent_id, [device])
+
+    def deliver_if_possible() -> None:
+        # so that the run is seen while it goes on; if not, everything is delivered in the end
+        if not destination.warning:
+            with contextlib.suppress(CollectorUnreachable):
+                destination.deliver(spool)
+
     try:
-        run_id = profiling.profile(request, device, dtype, workload, spool, progress=show)
+        with suggesting(request):
+            run_id = profiling.profile(
+                request, device, dtype, workload, spool, progress=show, loaded=deliver_if_possible
+            )
     except BaseException:
-        with contextlib.suppress(CollectorUnreachable):  # the run's own error is the one to report
-            destination.deliver(spool)
+        deliver_if_possible()  # the run's own error is the one to report
         raise
     roofs = measured_roofs(device, folder, done=lambda roof: show(f"measuring the {roof} roof", 1.0))
     spool.write("roofs", table_of("roofs", roofs))
@@ -128,6 +144,11 @@ def _run(
         destination.deliver(spool)
     except CollectorUnreachable as error:
         raise kept(spool.path, str(error)) from None
+    finally:
+        for sequence, table, reason in spool.set_aside_reasons():
+            console.err().print(
+                f"warning: batch {sequence} of {table} was refused and is set aside: {reason}", markup=False
+            )
     return run_id
 
 

@@ -37,7 +37,8 @@ def collector(
     Ctrl-C or SIGTERM ends it cleanly: what is under way is committed first.
     """
     needs("collector", "duckdb")
-    from roofleet_collector.service import Running, serve
+    from roofleet_collector.presence import Running
+    from roofleet_collector.service import serve
 
     grpc_at, sql_at = address(grpc), address(sql)
     folder = data_folder(data)

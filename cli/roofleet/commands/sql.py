@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -76,15 +76,16 @@ def _rows(query: str, server: str | None, data: Path | None) -> pa.Table:
         with connect(server) as connection:
             return connection.sql(query)
     folder = data_folder(data)
-    needs("collector", "duckdb")
-    from roofleet_collector.service import running_collector
-    from roofleet_collector.store import DuckDBStore
-    from roofleet_collector.store.duckdb_store import FILE_NAME
+    from roofleet_collector.presence import running_collector
 
     running = running_collector(folder)
     if running is not None:
         with connect(running.sql) as connection:
             return connection.sql(query)
+    needs("collector", "duckdb")
+    from roofleet_collector.store import DuckDBStore
+    from roofleet_collector.store.duckdb_store import FILE_NAME
+
     if not (folder / FILE_NAME).exists():
         raise UserError(
             f"{folder} holds no data yet: run `roofleet profile MODEL` first, or name a folder with --data "
@@ -102,24 +103,28 @@ def _write(rows: pa.Table, format: Format, file: BinaryIO) -> None:
     file.flush()
 
 
+def _rows_of(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Rows by position: two columns may have one name."""
+    for batch in rows.to_batches(max_chunksize=4096):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
 def _write_table(rows: pa.Table, file: BinaryIO) -> None:
-    shown = rows.slice(0, MOST_ROWS_SHOWN).to_pylist()
+    from rich.console import Console
+
     numeric = [i for i, field in enumerate(rows.schema) if _is_number(field.type)]
-    cells = [[_cell(row[name]) for name in rows.column_names] for row in shown]
+    cells = [[_cell(value) for value in row] for row in _rows_of(rows.slice(0, MOST_ROWS_SHOWN))]
     table = console.table(None, rows.column_names, cells, right=numeric)
     if file is sys.stdout.buffer:
-        out = console.out()
-        out.print(table)
+        console.out().print(table)
     else:
-        from rich.console import Console
-
-        with Console(file=None, width=240, record=True, quiet=False, force_terminal=False) as plain:
-            with plain.capture() as capture:
-                plain.print(table)
+        plain = Console(width=240, force_terminal=False)
+        with plain.capture() as capture:
+            plain.print(table)
         file.write(capture.get().encode())
     if rows.num_rows > MOST_ROWS_SHOWN:
         console.err().print(
-            f"{rows.num_rows} rows, the first {MOST_ROWS_SHOWN} shown; --format csv gives all"
+            f"{rows.num_rows} rows, of which {MOST_ROWS_SHOWN} are shown; --format csv has all"
         )
 
 
@@ -142,30 +147,45 @@ def _write_csv(rows: pa.Table, file: BinaryIO) -> None:
     import io
     import json
 
+    def cell(value: Any) -> Any:
+        if value is None:
+            return ""
+        return json.dumps(value, default=str) if isinstance(value, (list, dict)) else value
+
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows.column_names)
-    for batch in rows.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            writer.writerow(
-                [
-                    "" if v is None else json.dumps(v) if isinstance(v, (list, dict)) else v
-                    for v in row.values()
-                ]
-            )
+    writer.writerows([cell(value) for value in row] for row in _rows_of(rows))
     text.detach()
 
 
 def _write_json(rows: pa.Table, file: BinaryIO) -> None:
     import json
+    import math
 
-    file.write(json.dumps(rows.to_pylist(), default=str, indent=1).encode() + b"\n")
+    def plain(value: Any) -> Any:
+        # JSON knows neither infinity nor NaN
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    names = _distinct(rows.column_names)
+    listed = [dict(zip(names, map(plain, row), strict=True)) for row in _rows_of(rows)]
+    file.write(json.dumps(listed, default=str, indent=1).encode() + b"\n")
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, a repeated one with a number: a, a_2."""
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct
 
 
 def _write_parquet(rows: pa.Table, file: BinaryIO) -> None:
     import pyarrow.parquet as parquet
 
-    parquet.write_table(rows, file)
+    parquet.write_table(rows.rename_columns(_distinct(rows.column_names)), file)
 
 
 _WRITERS: dict[Format, Callable[[pa.Table, BinaryIO], None]] = {

@@ -57,7 +57,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         self._prepared = PreparedStatements()
         place = flight.Location.for_grpc_tls if certificates else flight.Location.for_grpc_tcp
         super().__init__(
-            place(host, port),
+            place(f"[{host}]" if ":" in host else host, port),
             tls_certificates=list(certificates) or None,
             middleware={"tokens": BearerTokens(authorize)} if authorize else None,
         )
@@ -200,9 +200,11 @@ def _ipc(schema: pa.Schema) -> bytes:
 
 def _probe(host: str, port: int) -> None:
     """gRPC says only "did not start", or shares the port, where something else listens already."""
-    if port == 0:
-        return
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise AddressInUse(error.errno, f"{host} is no address of this machine ({error.strerror})") from error
+    family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from roofleet_collector.errors import StoreInUse
+from roofleet_collector.errors import StoreInUse, StoreUnreadable
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.reader import Reader, lock_down
 from roofleet_collector.store.rows import Rows
@@ -25,26 +25,32 @@ FILE_NAME = "roofleet.duckdb"
 class DuckDBStore:
     """Implements Store on `<folder>/roofleet.duckdb`, which is made if it is not there.
 
-    Raises StoreInUse if another process holds the file.
+    Raises StoreInUse if another process holds the file, StoreUnreadable if it cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE_NAME
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._connection = duckdb.connect(str(self.path))
-        except duckdb.IOException as error:
-            if "lock" in str(error).lower():
+        except OSError as error:
+            raise StoreUnreadable(f"{folder} cannot be used as a data folder: {error.strerror}") from error
+        except duckdb.Error as error:
+            if "Could not set lock" in str(error):
                 raise StoreInUse(
                     f"{self.path} is held by another process: ask its collector (--server), "
                     f"or use another --data folder"
                 ) from error
-            raise
+            first = str(error).splitlines()[0]
+            raise StoreUnreadable(f"{self.path} cannot be opened: {first}") from error
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
             self._connection.execute("SET checkpoint_threshold = '256MB'")
             migrate(self._connection)
             lock_down(self._connection)
+        except duckdb.Error as error:
+            self._connection.close()
+            raise StoreUnreadable(f"{self.path} cannot be used: {str(error).splitlines()[0]}") from error
         except BaseException:
             self._connection.close()
             raise

@@ -9,7 +9,8 @@ from importlib import resources
 import duckdb
 import pyarrow as pa
 
-from roofleet_proto.tables import TABLES, Table
+from roofleet_collector.errors import StoreUnreadable
+from roofleet_proto.tables import Table
 
 VIEWS = (
     "run_roofs",
@@ -51,12 +52,6 @@ def create_table(table: Table) -> str:
     return f"CREATE TABLE {table.name} (\n" + ",\n".join(lines) + "\n);"
 
 
-def initial_migration() -> str:
-    """What migration 1 consists of as the tables stand; used to write it once, and by the test that no
-    column is added without a migration."""
-    return "\n\n".join(create_table(table) for table in TABLES.values()) + "\n"
-
-
 def migrations() -> list[tuple[int, str]]:
     """Number and SQL of every migration, in order."""
     folder = resources.files("roofleet_collector.store") / "migrations"
@@ -69,14 +64,14 @@ def migrations() -> list[tuple[int, str]]:
 def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     """Brings a database to the newest schema, each step in a transaction, and lays the views anew.
 
-    Returns the schema's number. Raises RuntimeError if the file was written by a newer Roofleet.
+    Returns the schema's number. Raises StoreUnreadable if the file was written by a newer Roofleet.
     """
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY)")
     row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
     current = int(row[0]) if row else 0
     known = migrations()
     if current > known[-1][0]:
-        raise RuntimeError(
+        raise StoreUnreadable(
             f"the data has schema {current}, this Roofleet knows {known[-1][0]}: install a newer one"
         )
     for number, sql in known:
