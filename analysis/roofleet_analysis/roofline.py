@@ -22,11 +22,6 @@ def ridge_point(flops_per_s: float, bytes_per_s: float) -> float:
     return flops_per_s / bytes_per_s
 
 
-def attainable(intensity: float, flops_per_s: float, bytes_per_s: float) -> float:
-    """FLOP/s under both roofs at an arithmetic intensity in FLOP/byte (Williams et al., 2009)."""
-    return min(flops_per_s, intensity * bytes_per_s)
-
-
 def lower_bound(cost: Cost, dtype: str, hardware: Hardware) -> LowerBound | None:
     """The least time of a phase of that cost; None if the hardware has no roof for the dtype.
 

@@ -6,19 +6,12 @@ import pytest
 
 from roofleet_analysis.catalogs.hardware import find_hardware
 from roofleet_analysis.costs import Cost
-from roofleet_analysis.roofline import attainable, lower_bound, ridge_point
+from roofleet_analysis.roofline import lower_bound, ridge_point
 
 
 def test_the_roofs_meet_at_the_ridge() -> None:
-    """At 100 FLOP/s and 20 bytes/s the ridge is 5 FLOP/byte, and both roofs allow 100 there."""
+    """At 100 FLOP/s and 20 bytes/s the ridge is 5 FLOP/byte."""
     assert ridge_point(100, 20) == 5
-    assert attainable(5, 100, 20) == 100
-
-
-@pytest.mark.parametrize(("intensity", "expected"), [(1, 20), (4, 80), (6, 100), (1000, 100)])
-def test_attainable_is_the_lower_of_the_two_roofs(intensity: float, expected: float) -> None:
-    """Left of the ridge bandwidth limits, right of it compute."""
-    assert attainable(intensity, 100, 20) == expected
 
 
 def test_work_that_is_mostly_bytes_is_bound_by_memory() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from roofleet_analysis import units
+from roofleet_analysis.roofline import ridge_point
 from roofleet_dashboard.figures.label_places import Dot, label_places
 from roofleet_dashboard.figures.palette import OKABE_ITO, SYMBOLS, Theme
 from roofleet_dashboard.figures.roofs import DeviceRoofs, add_roofs, pairs
@@ -58,7 +59,7 @@ def _spans(series: Sequence[Series], devices: Sequence[DeviceRoofs]) -> tuple[Sp
     """The range of each axis: every point, and every ridge with room for its roof."""
     rows = [row for one in series for row in one.rows if drawable(row)]
     ridges = [
-        (compute.per_s / memory.per_s, compute.per_s)
+        (ridge_point(compute.per_s, memory.per_s), compute.per_s)
         for device in devices
         for memory, computes in pairs(device)
         for compute in computes

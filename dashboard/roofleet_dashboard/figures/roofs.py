@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from roofleet_analysis import units
 from roofleet_analysis.catalogs.hardware import Hardware
+from roofleet_analysis.roofline import ridge_point
 
 __all__ = ["DeviceRoofs", "Roof", "add_roofs", "hardware_roofs", "pairs", "stored_roofs"]
 
@@ -94,7 +95,7 @@ def add_roofs(
     """All roofs of a device. The name of a slope stands at the fraction `named_at` of the chart's width, or
     near the slope's end where it does not reach as far."""
     for memory, computes in pairs(device):
-        ridges = [compute.per_s / memory.per_s for compute in computes]
+        ridges = [ridge_point(compute.per_s, memory.per_s) for compute in computes]
         xs = _steps(low, max(ridges, default=high))
         bandwidth = units.bandwidth_text(memory.per_s)
         slope = _line(device, memory, bandwidth, xs, [x * memory.per_s for x in xs], colour)
