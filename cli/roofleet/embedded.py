@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from roofleet_agent.sending.spool import Spool
 
-REACH_S = 3.0
+REACH_S = 2.5
 """How long a collector has to answer; the caller hears within five seconds."""
 
 

@@ -216,8 +216,7 @@ def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp
     assert process.stderr is not None
     begin = time.monotonic()
     first = process.stderr.readline()
-    # importing torch is in this too
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 5 + 5  # five seconds, and as much again for a busy machine
     assert "no collector answers at 127.0.0.1:9" in first
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 3

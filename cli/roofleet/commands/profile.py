@@ -64,7 +64,6 @@ def profile(
     workload = Workload(
         batch_size, prompt_tokens, new_tokens, iterations, warmup, logits.value, prompt=prompt
     )
-    needs("agent", "torch")
     from roofleet.client import ServerAway
     from roofleet.embedded import open_destination
     from roofleet.report import print_run, run_row
@@ -72,12 +71,18 @@ def profile(
     from roofleet_agent.sending.spool import Spool
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    chosen = find_device(device)
     folder = data_folder(data)
-    destination = open_destination(collector, folder)
+    destination = open_destination(collector, folder)  # before torch, which takes its time to import
     try:
         spool = Spool(folder / "spool.sqlite")
         try:
+            if destination.warning:
+                console.err().print(
+                    f"warning: {destination.warning}. The run goes on and is kept in {spool.path}",
+                    markup=False,
+                )
+            needs("agent", "torch")
+            chosen = find_device(device)
             with console.progress(request.name) as show:
                 run_id = _run(
                     request, chosen, _dtype(dtype.value, chosen), workload, spool, folder, destination, show
@@ -116,10 +121,6 @@ def _run(
     from roofleet_agent.rows import table_of
     from roofleet_agent.service import register, take_readings
 
-    if destination.warning:
-        console.err().print(
-            f"warning: {destination.warning}. The run goes on and is kept in {spool.path}", markup=False
-        )
     register(spool, spool.agent_id, [device])
 
     def deliver_if_possible() -> None:
