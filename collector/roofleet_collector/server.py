@@ -32,6 +32,8 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second collector on the port must fail, not share it
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # agents ping every 30 s
     ("grpc.keepalive_permit_without_calls", 1),
+    # gRPC measures the bandwidth of a busy stream by pings of its own: an agent is not cut off for them
+    ("grpc.http2.max_ping_strikes", 0),
 ]
 
 
