@@ -50,6 +50,8 @@ class Workload:
             value = getattr(self, name)
             if value < least:
                 raise WorkloadRefused(f"{name.replace('_', '-')} is {value}; it must be at least {least}")
+        if self.prompt is not None and not self.prompt.strip():
+            raise WorkloadRefused("the prompt is empty: give some text, or prompt-tokens for random tokens")
 
 
 def phases_of(task: str, new_tokens: int) -> list[str]:

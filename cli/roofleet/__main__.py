@@ -1,5 +1,10 @@
 """`python -m roofleet` is the `roofleet` command."""
 
-from roofleet.main import run
+import sys
 
-run()
+try:
+    from roofleet.main import run
+
+    run()
+except KeyboardInterrupt:  # while the command itself is still being imported
+    sys.exit(130)

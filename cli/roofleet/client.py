@@ -41,6 +41,11 @@ class Connection:
                     cursor.execute(query, parameters=tuple(parameters) or None)
                     return cursor.fetch_arrow_table()
             except adbc_driver_manager.Error as error:
+                if "Unimplemented" in str(error):
+                    raise UserError(
+                        f"{self.address} does not speak Flight SQL: name a collector's SQL port, "
+                        "7701 unless told otherwise (7700 is its gRPC)"
+                    ) from None
                 if not _is_away(error):
                     raise UserError(_message(error)) from None
                 # A collector that was restarted has forgotten this connection's statement: once more.

@@ -42,13 +42,20 @@ def table(
     return made
 
 
-def facts(rows: Sequence[tuple[str, str]]) -> Any:
+def plain(width: int) -> Console:
+    """A console without colours, for files and pipes."""
+    from rich.console import Console
+
+    return Console(width=max(width, 80), force_terminal=False, highlight=False)
+
+
+def facts(rows: Sequence[tuple[str, str]], *, right: bool = True) -> Any:
     """Names and values in two columns."""
     from rich.table import Table
 
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column()
-    made.add_column(justify="right")
+    made.add_column(justify="right" if right else "left", overflow="fold")
     for name, value in rows:
         made.add_row(name, value)
     return made

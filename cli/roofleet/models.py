@@ -25,6 +25,8 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return ModelRequest(name, "module", weights or "pretrained")
+    if not name.strip():
+        raise UserError("MODEL is empty; `roofleet models` lists the catalogue")
     entry = find_model(name)
     if entry is not None:
         return _catalogued(entry, weights or "random")

@@ -110,7 +110,10 @@ def _call(name: str) -> Any:
         raise ModelNotFound(
             f"{name!r} could not be found: {error}. Give package.module:factory, importable from here"
         ) from error
-    return function()
+    try:
+        return function()
+    except Exception as error:
+        raise ModelRefused(f"{name} raised {type(error).__name__}: {error}") from error
 
 
 def _guess_inputs(module: nn.Module, workload: Workload) -> torch.Tensor:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Each with its options: an encoder has one step an iteration, so it takes more of them to know its median.
 MODELS = {"gpt2": (), "bert-base-uncased": ("--iterations", "15")}
+_QUERY = "SELECT model_name, phase, bare_p50_ns, bound FROM phase_summary JOIN run_summary USING (run_id)"
 START_S = 60.0
 STOP_S = 15.0
 
@@ -47,12 +48,20 @@ def demo(
     for extra, module in (("agent", "torch"), ("collector", "duckdb"), ("dashboard", "dash")):
         needs(extra, module)
     from roofleet.report import print_run
+    from roofleet_collector.presence import running_collector
 
     once = once or os.environ.get("ONCE") == "1" or not sys.stdout.isatty()
     data = data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     out = console.out()
-    signal.signal(signal.SIGTERM, _interrupt)
+    holder = running_collector(data)
+    if holder is not None:
+        raise UserError(
+            f"a collector serves {data} already (process {holder.pid}): end it with `kill {holder.pid}`, or "
+            "give another folder with --data"
+        )
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed ends the demo like Ctrl-C
+        signal.signal(number, _interrupt)
     shown = False
     try:
         with _fleet(data) as (grpc, connection, pages):
@@ -63,8 +72,10 @@ def demo(
                 else:
                     print_run(out, lambda sql, values: connection.sql(sql, values), run_id)
             out.print(f"\n[bold]dashboard[/bold]  http://{pages}", soft_wrap=True)
-            command = f"{_command()} sql 'SELECT * FROM run_summary' --server {connection.address}"
-            out.print(f"SQL        {command}", soft_wrap=True, markup=False)
+            place = f"--data {os.path.relpath(data)}" if once else f"--server {connection.address}"
+            out.print(f"SQL        {_command()} sql '{_QUERY}' {place}", soft_wrap=True, markup=False)
+            if once:
+                out.print("The demo ends here; in a terminal and without ONCE=1 it goes on serving.")
             shown = True
             if not once:
                 out.print("Ctrl-C ends the demo.")
@@ -143,7 +154,9 @@ def _fleet(data: Path) -> Iterator[tuple[str, Connection, str]]:
 
 
 def _stop(running: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Ends the agent and the dashboard before the collector they talk to."""
+    """Ends the agent and the dashboard before the collector they talk to; Ctrl-C again does not stop it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for name in ("agent", "dashboard", "collector"):
         process = running.get(name)
         if process is None or process.poll() is not None:
@@ -161,7 +174,8 @@ def _wait(running: dict[str, subprocess.Popen[bytes]], data: Path, name: str, is
     while time.monotonic() < give_up:
         if running[name].poll() is not None:
             said = (data / f"{name}.log").read_text(errors="replace").strip().splitlines()
-            raise UserError(f"the {name} did not start: {said[-1] if said else 'it said nothing'}", FAILED)
+            reason = said[-1].removeprefix("error: ") if said else "it said nothing"
+            raise UserError(f"the {name} did not start: {reason}", FAILED)
         if is_ready():  # type: ignore[operator]
             return
         time.sleep(0.1)

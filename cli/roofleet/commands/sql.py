@@ -57,6 +57,8 @@ def sql(
         raise UserError("parquet is not for a terminal: give --output FILE")
     if query == "-":
         query = sys.stdin.read()
+    if not query.strip():
+        raise UserError("the query is empty")
     rows = _rows(query, server, data)
     if output is None:
         _write(rows, format, sys.stdout.buffer)
@@ -110,18 +112,24 @@ def _rows_of(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
 
 
 def _write_table(rows: pa.Table, file: BinaryIO) -> None:
-    from rich.console import Console
-
-    numeric = [i for i, field in enumerate(rows.schema) if _is_number(field.type)]
+    names = rows.column_names
     cells = [[_cell(value) for value in row] for row in _rows_of(rows.slice(0, MOST_ROWS_SHOWN))]
-    table = console.table(None, rows.column_names, cells, right=numeric)
-    if file is sys.stdout.buffer:
-        console.out().print(table)
+    widths = [max([len(n), *(len(row[i]) for row in cells)]) for i, n in enumerate(names)]
+    natural = sum(widths) + 2 * len(widths) + 2
+    on_terminal = file is sys.stdout.buffer and sys.stdout.isatty()
+    if on_terminal and natural > console.out().width:
+        # too wide for the window: a line a value, as psql does
+        shown = [console.facts(list(zip(names, row, strict=True)), right=False) for row in cells]
     else:
-        plain = Console(width=240, force_terminal=False)
-        with plain.capture() as capture:
-            plain.print(table)
-        file.write(capture.get().encode())
+        numeric = [i for i, field in enumerate(rows.schema) if _is_number(field.type)]
+        shown = [console.table(None, names, cells, right=numeric)]
+    plain = console.out() if on_terminal else console.plain(natural)
+    with plain.capture() as capture:
+        for index, part in enumerate(shown):
+            if len(shown) > 1:
+                plain.rule(f"row {index + 1}", align="left")
+            plain.print(part)
+    file.write(capture.get().encode())
     if rows.num_rows > MOST_ROWS_SHOWN:
         console.err().print(
             f"{rows.num_rows} rows, of which {MOST_ROWS_SHOWN} are shown; --format csv has all"

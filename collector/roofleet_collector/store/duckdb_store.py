@@ -38,8 +38,8 @@ class DuckDBStore:
         except duckdb.Error as error:
             if "Could not set lock" in str(error):
                 raise StoreInUse(
-                    f"{self.path} is held by another process: ask its collector (--server), "
-                    f"or use another --data folder"
+                    f"{self.path} is held by another process. If that is a collector, name it (--server or "
+                    "--collector); if a profile or a query, wait until it ends; or use another --data folder"
                 ) from error
             first = str(error).splitlines()[0]
             raise StoreUnreadable(f"{self.path} cannot be opened: {first}") from error
