@@ -15,7 +15,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from tests.dashboard.browser import PHONE, Browser, program
+from tests.dashboard.browser import DESKTOP, PHONE, Browser, program
 from tests.dashboard.data import FAILED_RUN, GPU_RUN, NO_POWER, Fleet, StoreSource
 
 from roofleet_analysis import units
@@ -278,6 +278,30 @@ def test_a_shared_link_restores_the_network(browser: Browser, fleet: Fleet) -> N
     assert browser.find("#network-metric").get_attribute("value") == "Peak memory"
     assert browser.find("#network-phase").get_attribute("value") == "prefill"
     assert browser.find(f"[data-layer='{path}']")
+
+
+def test_a_link_to_a_run_that_is_not_there_says_so(browser: Browser) -> None:
+    """It does not show the numbers of another run instead, and the link stays as it was."""
+    browser.open("/network?run=no-such-run")
+    browser.until(lambda: "no-such-run" in browser.text("main"), "the notice")
+    time.sleep(1)  # long enough for the page to change its mind
+    assert "no-such-run" in browser.text("main")
+    assert browser.nodes() == {}
+    assert "run=no-such-run" in browser.driver.current_url
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_lies_over_the_roofline_chart(browser: Browser, fleet: Fleet, size: tuple[int, int]) -> None:
+    """The chart takes as much of the page as it draws, so that the text under it is under it."""
+    browser.open(f"/roofline?runs={fleet.gpt2_run}:decode&level=role", size)
+    browser.find("#roofline-chart .main-svg")
+    browser.until(
+        lambda: browser.run(
+            "return document.querySelector('#roofline-chart').getBoundingClientRect().height >="
+            " document.querySelector('#roofline-chart .main-svg').getBoundingClientRect().height - 1"
+        ),
+        "the chart's height",
+    )
 
 
 def test_a_layer_of_the_roofline_leads_to_its_box(browser: Browser, fleet: Fleet) -> None:

@@ -169,7 +169,7 @@ def register(app: dash.Dash, source: Source) -> None:
         try:
             shown = NetworkView(source, state)
             wanted = state
-            if trigger == RUN and run != shown.state.run:
+            if trigger == RUN and run is not None and run != shown.state.run:
                 wanted = NetworkState(run=run, metric=state.metric)
             elif trigger == PHASE and phase != shown.state.phase:
                 wanted = replace(state, run=shown.state.run, phase=phase)

@@ -140,6 +140,7 @@ def register(app: dash.Dash, source: Source) -> None:
         Output(DTYPES, "data"),
         Output(DTYPES, "value"),
         Output(CHART, "figure"),
+        Output(CHART, "style"),
         Output(NOTE, "children"),
         Output(NOTICE, "children"),
         Output(RETRY, "disabled"),
@@ -183,7 +184,7 @@ def register(app: dash.Dash, source: Source) -> None:
         try:
             shown = RooflineView(source, state)
         except SourceError as error:
-            return (*[no_update] * 9, away(error), False, None)
+            return (*[no_update] * 10, away(error), False, None)
         figure = roofline_figure(shown.series, shown.devices, theme_of(scheme))
         return (
             state.search() if from_controls else no_update,
@@ -194,6 +195,8 @@ def register(app: dash.Dash, source: Source) -> None:
             shown.all_dtypes,
             list(state.dtypes),
             figure,
+            # a responsive chart fills its box, so the box has to be as tall as the figure says
+            {"height": f"{figure.layout.height}px"},
             shown.note,
             None if shown.index.rows else no_runs(),
             True,
