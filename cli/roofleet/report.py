@@ -100,11 +100,11 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("parameters", count_text(row["parameters"])),
         ("peak memory", capacity_text(row["peak_memory_bytes"])),
         (
-            f"FLOPs utilization ({'prefill' if generates else 'forward'})",
+            f"FLOPs utilization, MFU ({'prefill' if generates else 'forward'})",
             optional(lambda v: f"{percent_text(v)} {roof}", row["model_flops_utilization"]),
         ),
         (
-            f"bandwidth utilization ({'decode' if row['time_per_output_token_ns'] else 'forward'})",
+            f"bandwidth utilization, MBU ({'decode' if row['time_per_output_token_ns'] else 'forward'})",
             optional(lambda v: f"{percent_text(v)} {roof}", row["memory_bandwidth_utilization"]),
         ),
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),

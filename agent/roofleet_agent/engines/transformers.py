@@ -7,6 +7,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,8 @@ def load_config(request: ModelRequest) -> Any:
         return AutoConfig.for_model(values.pop("model_type"), **values)
     name = _checkpoint_name(request)
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        with _quiet():
+            return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _not_loaded(request, error) from error
 
@@ -207,15 +209,20 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     before = logging.get_verbosity()
+    hub = getLogger("huggingface_hub")
+    hub_before = hub.level
     logging.set_verbosity_error()
+    hub.setLevel(ERROR)
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        hub.setLevel(hub_before)
 
 
 def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0].rstrip(".")
     if request.origin == "folder":
         folder = Path(request.name).expanduser()
         if not (folder / "config.json").exists():
@@ -242,7 +249,8 @@ def _prompt_ids(request: ModelRequest, config: Any, workload: Workload) -> torch
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise WorkloadRefused(
             f"--prompt needs the tokenizer of {request.name!r}, and it could not be loaded: "
