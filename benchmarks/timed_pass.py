@@ -66,7 +66,7 @@ def _measure(model: str, phases: tuple[str, ...]) -> list[Figure]:
             figures.append(
                 Figure("timed_pass", f"{name} / bare, {model} {phase}", ratio, goal=1.05 if ours else None)
             )
-        coverage = statistics.median(explained[phase]) / statistics.median(bare)
+        coverage = statistics.median(e / b for e, b in zip(explained[phase], bare, strict=True))
         label = f"layer time coverage, {model} {phase}"
         figures.append(Figure("timed_pass", label, coverage, goal=1.05))
         figures.append(Figure("timed_pass", label, coverage, goal=0.95, at_most=False))

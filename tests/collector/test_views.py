@@ -140,6 +140,19 @@ def test_coverage_is_the_layers_below_the_model_over_the_bare_step(filled: DuckD
     assert row["c"] == pytest.approx(1.0)
 
 
+def test_coverage_pairs_steps_so_that_a_machine_that_slows_down_does_not_change_it(
+    filled: DuckDBStore,
+) -> None:
+    """Two more pairs at half the speed, 800 ns explained of 800: each pair, and so the median, is 1."""
+    steps = [
+        _step(kind, "decode", index, ns) for index in (2, 3) for kind, ns in (("bare", 800), ("timed", 880))
+    ]
+    spans = [_span("a", 800, 800, index) for index in (2, 3)]
+    filled.append(Append({"steps": table_of("steps", steps), "spans": table_of("spans", spans)})).result()
+    row = one(filled, "SELECT layer_time_coverage AS c FROM phase_summary WHERE phase = 'decode'")
+    assert row["c"] == pytest.approx(1.0)
+
+
 def test_warm_up_is_left_out(filled: DuckDBStore) -> None:
     """Two measured steps a phase and iteration, none of the warm-up's 9,000 ns."""
     row = one(filled, "SELECT steps, bare_p95_ns FROM phase_summary WHERE phase = 'decode'")

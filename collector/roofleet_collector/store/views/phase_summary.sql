@@ -8,7 +8,7 @@
 -- bare_p95_ns: 95th percentile of the same, in ns.
 -- timed_p50_ns: Median wall time of a step with layer timing on, in ns.
 -- instrumentation_overhead: Timed over bare, the median of steps paired one to one; 1 is none.
--- layer_time_coverage: Self times of all layers below the model itself, summed, over the median bare step.
+-- layer_time_coverage: Self times of all layers below the model itself, summed, over the bare step, the median of steps paired one to one.
 -- matmul_flops: Matrix-product and attention work of a step, dense, in FLOP.
 -- causal_flops: The same with the masked half of causal attention left out, in FLOP.
 -- other_flops: Elementwise, norm and softmax work of a step, in FLOP.
@@ -46,10 +46,12 @@ paired AS (
     GROUP BY b.run_id, b.phase
 ),
 explained AS (
-    SELECT run_id, phase, median(explained_ns) AS explained_ns
+    SELECT e.run_id, e.phase, median(e.explained_ns / b.duration_ns) AS coverage
     FROM (SELECT run_id, phase, iteration, step_index, sum(self_ns) AS explained_ns
-          FROM spans WHERE path <> '' GROUP BY ALL)
-    GROUP BY run_id, phase
+          FROM spans WHERE path <> '' GROUP BY ALL) e
+    JOIN steps b USING (run_id, phase, iteration, step_index)
+    WHERE b.pass = 'bare' AND NOT b.is_warmup
+    GROUP BY e.run_id, e.phase
 ),
 costs AS (
     SELECT c.run_id, c.phase,
@@ -64,7 +66,7 @@ costs AS (
 ),
 joined AS (
     SELECT coalesce(b.run_id, c.run_id) AS run_id, coalesce(b.phase, c.phase) AS phase,
-           b.steps, b.tokens, b.p50, b.p5, b.p95, t.p50 AS timed_p50, p.overhead, e.explained_ns,
+           b.steps, b.tokens, b.p50, b.p5, b.p95, t.p50 AS timed_p50, p.overhead, e.coverage,
            c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_bytes,
            c.ops, c.unknown_ops,
            c.matmul_flops + c.other_flops AS flops,
@@ -87,7 +89,7 @@ held AS (
 SELECT run_id, phase, steps, tokens * batch_size AS tokens_per_step,
        p50 AS bare_p50_ns, p5 AS bare_p5_ns, p95 AS bare_p95_ns, timed_p50 AS timed_p50_ns,
        overhead AS instrumentation_overhead,
-       explained_ns / p50 AS layer_time_coverage,
+       coverage AS layer_time_coverage,
        matmul_flops, causal_flops, other_flops, weight_bytes, activation_bytes, kv_bytes, ops, unknown_ops,
        flops / nullif(bytes, 0) AS arithmetic_intensity,
        flops / p50 * 1e9 AS achieved_flops_per_s,
