@@ -57,6 +57,9 @@ class DashboardServer:
             if error.errno == errno.EADDRINUSE:
                 why = "another program listens there; stop it or choose another port"
             raise OSError(error.errno, f"the dashboard cannot listen on {host}:{port}: {why}") from error
+        except ValueError as error:  # waitress's word for a name that does not resolve
+            why = f"the dashboard cannot listen on {host}:{port}: {host} is no address of this machine"
+            raise OSError(errno.EADDRNOTAVAIL, why) from error
 
     @property
     def port(self) -> int:

@@ -269,6 +269,17 @@ def test_a_port_in_use_is_a_mistake(which: str, tmp_path: Path) -> None:
     assert address in error
 
 
+def test_a_dashboard_that_cannot_listen_is_a_mistake(tmp_path: Path) -> None:
+    """A port that is taken and a host that is not there are named, without a trace."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert address in mistake(roofleet("dashboard", "--listen", address, data=tmp_path))
+    error = mistake(roofleet("dashboard", "--listen", "nohost.invalid:7702", data=tmp_path))
+    assert "nohost.invalid is no address" in error
+
+
 def test_two_collectors_do_not_share_a_folder(tmp_path: Path) -> None:
     """The second says who holds the data."""
     with collector(tmp_path):
