@@ -198,8 +198,9 @@ def encode_rows(rows: pa.Table | pa.RecordBatch) -> bytes:
 def decode_rows(data: bytes, table: Table) -> pa.Table:
     """The rows of an IPC stream, checked against the table.
 
-    Raises MalformedMessage if the bytes are no complete stream, if the schema is not the table's, or if
-    a required column holds NULL.
+    An older agent does not know every column: one that is not required and not there is NULL. Raises
+    MalformedMessage if the bytes are no complete stream, if the schema is not the table's otherwise, or if a
+    required column holds NULL.
     """
     try:
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
@@ -208,11 +209,26 @@ def decode_rows(data: bytes, table: Table) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise MalformedMessage(f"rows for {table.name} are no Arrow IPC stream: {error}") from error
     if not rows.schema.equals(table.schema):
-        raise MalformedMessage(_schema_difference(rows.schema, table))
+        rows = _completed(rows, table)
     for column in table.columns:
         if column.required and rows.column(column.name).null_count:
             raise MalformedMessage(f"{table.name}.{column.name} is required and holds NULL")
     return rows
+
+
+def _completed(rows: pa.Table, table: Table) -> pa.Table:
+    """The rows with the columns an older sender did not know; MalformedMessage if they differ otherwise."""
+    theirs = [name for name in table.schema.names if name in rows.column_names]
+    same_order = rows.column_names == theirs
+    same_types = all(rows.schema.field(name).type == table.schema.field(name).type for name in theirs)
+    all_required = all(c.name in theirs for c in table.columns if c.required)
+    if not (same_order and same_types and all_required):
+        raise MalformedMessage(_schema_difference(rows.schema, table))
+    columns = [
+        rows.column(field.name) if field.name in theirs else pa.nulls(rows.num_rows, field.type)
+        for field in table.schema
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def _schema_difference(schema: pa.Schema, table: Table) -> str:

@@ -167,7 +167,11 @@ RUNS = Table(
         _must("device_id", TEXT, "Device it ran on."),
         _must("model_id", TEXT, "Model that ran."),
         Column("job_id", TEXT, "Job that asked for it, if one did."),
-        _must("status", TEXT, "`running`, `done`, `failed` or `cancelled`."),
+        _must(
+            "status",
+            TEXT,
+            "`running`, `done`, `failed`, `cancelled`, or `analyzed`: counted on `meta`, never run.",
+        ),
         Column("error", TEXT, "Why it failed."),
         _must("started_at", TIME, "When it began."),
         Column("finished_at", TIME, "When it ended."),
@@ -208,6 +212,58 @@ RUNS = Table(
         Column("threads", INT, "Threads the CPU backend computed with."),
         Column("torch_version", TEXT, "torch it ran on."),
         Column("transformers_version", TEXT, "transformers it ran on."),
+        Column(
+            "outputs_finite",
+            FLAG,
+            "Whether every number the model gave out was finite, neither NaN nor infinite.",
+        ),
+        Column("sweep_id", TEXT, "Sweep this run is a point of, if it is one."),
+        Column(
+            "variant_notes",
+            TEXT,
+            "JSON list of the layers the variant could not be applied to, and what was done instead.",
+        ),
+        Column("allocator_peak_bytes", INT, "Most memory the device's allocator gave out at once.", "bytes"),
+        Column("allocator_reserved_bytes", INT, "Most memory it took from the device at once.", "bytes"),
+        Column("affinity", TEXT, "Logical processors the process could run on, such as `0-3,8`."),
+        Column("governor", TEXT, "Frequency governor of those processors, where the system tells."),
+        Column(
+            "other_load",
+            FLOAT,
+            "Share of those processors that other work took while the run was measured, 0 to 1.",
+        ),
+        Column("clock_low_hz", FLOAT, "Lowest clock of the device seen between iterations.", "Hz"),
+        Column("clock_high_hz", FLOAT, "Highest clock of the device seen between iterations.", "Hz"),
+        Column(
+            "throttled",
+            FLAG,
+            "Whether heat or power held the device back meanwhile; NULL if it does not tell.",
+        ),
+        Column(
+            "timer_outside_ns",
+            FLOAT,
+            "What timing a layer adds to the layer around it, calibrated; not yet taken off the spans.",
+            "ns",
+        ),
+        Column(
+            "timer_inside_ns",
+            FLOAT,
+            "What timing a layer adds to its own interval, calibrated; not yet taken off the spans.",
+            "ns",
+        ),
+        Column("perplexity", FLOAT, "Perplexity of the variant on the text given."),
+        Column("baseline_perplexity", FLOAT, "Perplexity of the baseline on the same text."),
+        Column(
+            "kl_divergence",
+            FLOAT,
+            "Mean Kullback-Leibler divergence of the next-token distribution from the baseline's, in nats.",
+        ),
+        Column(
+            "top1_agreement", FLOAT, "Share of positions where both find the same token likeliest, 0 to 1."
+        ),
+        Column("quality_tokens", INT, "Positions the quality figures are means over."),
+        Column("quality_baseline", TEXT, "What the quality is measured against, such as `base, bf16`."),
+        Column("quality_unknown", TEXT, "Why the quality figures are NULL."),
     ),
     replaces=True,
 )
@@ -259,6 +315,11 @@ OPS = Table(
         _must("outputs", pa.list_(TENSOR), "Tensors it writes."),
         _must("is_view", FLAG, "Whether it only gives another view of its input and moves nothing."),
         Column("attributes", TEXT, "JSON of its other arguments that decide the cost."),
+        Column(
+            "stated_cost",
+            TEXT,
+            "JSON of its cost by a formula of the user's own, registered where it ran; NULL without one.",
+        ),
     ),
 )
 
@@ -301,6 +362,7 @@ STEPS = Table(
         _must("duration_ns", INT, "Wall time until the device had finished.", "ns"),
         _must("tokens", INT, "Tokens the step processed in each sequence."),
         _must("cache_tokens", INT, "Tokens of each sequence in the cache before it."),
+        Column("layer_group", INT, "Group of layers timed in it, from 0; NULL in the bare pass."),
     ),
 )
 
@@ -316,7 +378,13 @@ SPANS = Table(
         _PATH,
         _must("start_ns", INT, "Start, since the step began.", "ns"),
         _must("duration_ns", INT, "Time inside the layer, the layers inside it included.", "ns"),
-        _must("self_ns", INT, "Time inside the layer less the layers inside it.", "ns"),
+        Column(
+            "self_ns",
+            INT,
+            "Time inside the layer less the layers inside it; NULL where those were not timed in this step.",
+            "ns",
+        ),
+        Column("inner_calls", INT, "Calls of timed layers directly inside it."),
     ),
 )
 
@@ -333,6 +401,63 @@ LAYER_MEMORY = Table(
         _must("peak_bytes", INT, "Most live cache and activation bytes while it ran.", "bytes"),
         _must("allocated_bytes", INT, "Bytes of all tensors made while it ran.", "bytes"),
     ),
+)
+
+PHASE_MEMORY = Table(
+    "phase_memory",
+    "Memory of one phase of a run: what it holds at its peak, and when and where the peak was.",
+    ("run_id", "phase"),
+    (
+        _RUN,
+        _PHASE,
+        _must("weight_bytes", INT, "Parameters and buffers, as stored.", "bytes"),
+        _must("kv_bytes", INT, "Key-value cache alive at the peak.", "bytes"),
+        _must("activation_bytes", INT, "Other tensors alive at the peak.", "bytes"),
+        _must("peak_bytes", INT, "Most weights, cache and activations alive at once.", "bytes"),
+        Column("peak_step_index", INT, "Step of the phase in which that was."),
+        Column("peak_path", TEXT, "Layer that ran then."),
+        Column("peak_op", TEXT, "Op whose output made the peak."),
+        Column(
+            "workspace_bytes",
+            INT,
+            "What kernels took beside tensors: the allocator's peak less peak_bytes; NULL where none tells.",
+            "bytes",
+        ),
+        Column(
+            "allocator_peak_bytes", INT, "Most the allocator gave out at once, weights included.", "bytes"
+        ),
+        Column("allocator_reserved_bytes", INT, "Most it took from the device at once.", "bytes"),
+    ),
+)
+
+OP_TIMES = Table(
+    "op_times",
+    "Time of the ops of one layer in one step, from a pass of its own that times every op.",
+    ("run_id", "phase", "path", "op"),
+    (
+        _RUN,
+        _PHASE,
+        _PATH,
+        _must("op", TEXT, "Name of the operator."),
+        _must("calls", INT, "Calls in the step that change or compute something."),
+        _must("duration_ns", INT, "Host time inside them.", "ns"),
+        Column("busy_ns", INT, "Time the device's kernels ran for them; NULL on a CPU.", "ns"),
+        Column("kernels", INT, "Kernels they launched; NULL on a CPU."),
+    ),
+)
+
+SWEEPS = Table(
+    "sweeps",
+    "Runs of one model over a grid of workloads and variants.",
+    ("sweep_id",),
+    (
+        _must("sweep_id", TEXT, "Identity of the sweep."),
+        _must("model_name", TEXT, "Model that is swept."),
+        _must("axes", TEXT, "JSON object: option that varies, and its values."),
+        _must("points", INT, "Points of the grid."),
+        _must("started_at", TIME, "When it was begun."),
+    ),
+    replaces=True,
 )
 
 READINGS = Table(
@@ -383,6 +508,6 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         HOSTS, DEVICES, ROOFS, MODELS, RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
-        LAYER_MEMORY, READINGS, OUTPUTS, JOBS,
+        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS,
     )
 }  # fmt: skip

@@ -46,6 +46,18 @@ def test_migrating_twice_changes_nothing() -> None:
     assert connection.execute("SELECT hostname FROM hosts").fetchall() == [("one",)]
 
 
+def test_rows_of_the_first_schema_are_kept() -> None:
+    """A data folder of the release before is brought up to date with its rows in it."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)")
+    connection.execute(migrations()[0][1])
+    connection.execute("INSERT INTO schema_version VALUES (1)")
+    connection.execute("INSERT INTO spans VALUES ('r', 'decode', 0, 0, 'a', 1, 2, 3)")
+    migrate(connection)
+    found = connection.execute("SELECT path, self_ns, inner_calls FROM spans").fetchall()
+    assert found == [("a", 3, None)]
+
+
 def test_data_of_a_newer_roofleet_is_refused() -> None:
     """A schema that is not known yet is left alone."""
     connection = duckdb.connect()
