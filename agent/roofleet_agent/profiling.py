@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,9 +37,16 @@ def _silent(what: str, fraction: float) -> None:
     return None
 
 
-def trace_phases(
-    engine: Engine, request: ModelRequest, dtype: str, workload: Workload
-) -> tuple[Session, dict[str, TraceResult]]:
+@dataclass(frozen=True)
+class Traced:
+    """The model on `meta`, what one step of each phase executes, and the bytes its weights take as stored."""
+
+    session: Session
+    phases: dict[str, TraceResult]
+    weight_bytes: int
+
+
+def trace_phases(engine: Engine, request: ModelRequest, dtype: str, workload: Workload) -> Traced:
     """The model on `meta` and what one step of each of its phases executes; for decode the middle step.
 
     A module of the user's own that looks at its data, which `meta` has not, is traced on the CPU. Grouped
@@ -47,9 +54,9 @@ def trace_phases(
     asked for.
     """
 
-    def traced(device: str, dtype: str) -> tuple[Session, dict[str, TraceResult]]:
-        session = engine.load(request, torch.device(device), dtype, workload)
-        return session, {
+    def traced(device: str, traced_dtype: str) -> Traced:
+        session = engine.load(request, torch.device(device), traced_dtype, workload)
+        phases = {
             phase: trace(
                 session.module,
                 session.single(phase).call,
@@ -58,6 +65,10 @@ def trace_phases(
             )
             for phase in phases_of(session.task, session.new_tokens)
         }
+        weights = sum(p.numel() for p in session.module.parameters()) * DTYPE_BYTES[dtype]
+        return Traced(
+            session, {p: restated(found, traced_dtype, dtype) for p, found in phases.items()}, weights
+        )
 
     try:
         return traced("meta", dtype)
@@ -66,8 +77,7 @@ def trace_phases(
             return traced("cpu", dtype)
         if "BF16" not in str(error):
             raise
-        session, phases = traced("meta", "bf16")
-        return session, {phase: restated(found, "bf16", dtype) for phase, found in phases.items()}
+        return traced("meta", "bf16")
 
 
 def profile(
@@ -149,10 +159,10 @@ class _Run:
 
     def load(self) -> None:
         self._progress("tracing on meta", 0.0)
-        meta, traces = trace_phases(self._engine, self._request, self._dtype, self._workload)
-        kv_bytes = kv_bytes_per_token(meta, self._dtype)
-        needed = sum(p.numel() for p in meta.module.parameters()) * DTYPE_BYTES[self._dtype]
-        meta.close()
+        traced = trace_phases(self._engine, self._request, self._dtype, self._workload)
+        traces, needed = traced.phases, traced.weight_bytes
+        kv_bytes = kv_bytes_per_token(traced.session, self._dtype)
+        traced.session.close()
         available = self._device.info.memory_bytes
         if available is not None and needed > available:
             raise WorkloadRefused(

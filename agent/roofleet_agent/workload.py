@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.variants.names import Variant
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class ModelRequest:
 class Workload:
     """What a run does: sequences in the batch, tokens of each prompt, tokens generated for each sequence.
 
-    `attention` names an implementation; None leaves it to the model. With `prompt` the prompt's own tokens
+    `attention` names an implementation; None leaves it to the model. `variant` says how the model is changed
+    before it runs. With `prompt` the prompt's own tokens
     are used instead of `prompt_tokens` random ones.
     """
 
@@ -43,6 +45,7 @@ class Workload:
     logits: Literal["last", "all"] = "last"
     prompt: str | None = None
     attention: str | None = None
+    variant: Variant = field(default_factory=Variant)
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("prompt_tokens", 1), ("new_tokens", 0), ("iterations", 1),

@@ -32,7 +32,8 @@ def analyze(
     prompt; it is left out where the model has no position for that token.
     """
     dtype = _dtype(request, dtype)
-    session, traces = _trace(request, dtype, workload)
+    traced = _trace(request, dtype, workload)
+    session, traces = traced.session, traced.phases
     parameters = sum(p.numel() for p in session.module.parameters())
     costs = {phase: phase_cost(traced) for phase, traced in traces.items()}
     result = {
@@ -42,9 +43,9 @@ def analyze(
         "prompt_tokens": session.prompt_tokens,
         "logits": workload.logits,
         "parameters": parameters,
-        "parameter_bytes": parameters * DTYPE_BYTES[dtype],
+        "parameter_bytes": traced.weight_bytes,
         "kv_bytes_per_token": profiling.kv_bytes_per_token(session, dtype),
-        "memory": _memory(session, workload, dtype, parameters * DTYPE_BYTES[dtype]),
+        "memory": _memory(session, workload, dtype, traced.weight_bytes),
         "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
         "hardware": [
             {
@@ -73,7 +74,7 @@ def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     return total(costs), unknown
 
 
-def _trace(request: ModelRequest, dtype: str, workload: Workload) -> tuple[Session, dict[str, TraceResult]]:
+def _trace(request: ModelRequest, dtype: str, workload: Workload) -> profiling.Traced:
     engine = find_engine(request)
     try:
         # two new tokens: the first from prefill, the second by the one decode step that is analysed

@@ -69,13 +69,13 @@ def test_last_logits_save_the_head_for_the_other_positions() -> None:
     workload = Workload(prompt_tokens=8, new_tokens=2, logits="all")
     both = []
     for logits in ("all", "last"):
-        _, traces = trace_phases(
+        traced = trace_phases(
             find_engine(request(TINY_GPT2)),
             request(TINY_GPT2),
             "fp32",
             replace(workload, logits=logits),  # type: ignore[arg-type]
         )
-        both.append(phase_cost(traces["prefill"])[0].matmul_flops)
+        both.append(phase_cost(traced.phases["prefill"])[0].matmul_flops)
     assert both[0] - both[1] == 2 * (8 - 1) * 32 * 101
 
 
@@ -83,7 +83,7 @@ def test_the_trace_on_meta_is_the_trace_of_real_data() -> None:
     """The ops, their shapes and what their tensors are do not depend on the device."""
     engine = find_engine(request(TINY_LLAMA))
     workload = Workload(prompt_tokens=8, new_tokens=4)
-    _, on_meta = trace_phases(engine, request(TINY_LLAMA), "fp32", workload)
+    on_meta = trace_phases(engine, request(TINY_LLAMA), "fp32", workload).phases
     session = engine.load(request(TINY_LLAMA), torch.device("cpu"), "fp32", workload)
     for phase, traced in on_meta.items():
         real = trace(session.module, session.single(phase).call, cache=session.cache)
@@ -153,7 +153,8 @@ def test_what_a_model_returns_flows_out_of_it() -> None:
 
 def test_a_tensor_knows_what_it_is() -> None:
     """In a decode step of a llama the projections read weights and attention reads the cache."""
-    _, traces = trace_phases(find_engine(request(TINY_LLAMA)), request(TINY_LLAMA), "fp32", Workload(1, 8, 4))
+    engine = find_engine(request(TINY_LLAMA))
+    traces = trace_phases(engine, request(TINY_LLAMA), "fp32", Workload(1, 8, 4)).phases
     attention = [op for op in traces["decode"].ops if "attention" in op.op]
     assert [[t.role for t in op.inputs] for op in attention] == [["activation", "kv", "kv"]] * 2
     linear = [op for op in traces["decode"].ops if op.op == "aten.linear"]

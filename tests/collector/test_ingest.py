@@ -20,7 +20,9 @@ from roofleet_proto.records import Batch
 
 def ops(run_id: str = "run") -> pa.Table:
     """The traced ops of a tiny model."""
-    _, traces = trace_phases(find_engine(request(TINY_GPT2)), request(TINY_GPT2), "fp32", Workload(1, 8, 4))
+    traces = trace_phases(
+        find_engine(request(TINY_GPT2)), request(TINY_GPT2), "fp32", Workload(1, 8, 4)
+    ).phases
     return table_of(
         "ops", [row for phase, traced in traces.items() for row in op_rows(run_id, phase, traced)]
     )

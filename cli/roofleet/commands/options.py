@@ -71,3 +71,21 @@ Data = Annotated[
         file_okay=False,
     ),
 ]
+VariantOption = Annotated[
+    str,
+    typer.Option(
+        "--variant",
+        metavar="NAME[+NAME]",
+        help="int8-dynamic, int8-weight-only, int4-weight-only, pruned-50, pruned-structured-50 (any share), "
+        "compile, compile-blocks, static-cache; joined with +.",
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        metavar="NAME",
+        help="eager, sdpa, flex or another the model offers. Default: the model's own choice.",
+        show_default=False,
+    ),
+]
