@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from roofleet import console
 from roofleet.commands import options
 from roofleet.errors import UNREACHABLE, UserError, needs
-from roofleet.folders import address, data_folder
-
-if TYPE_CHECKING:
-    from roofleet.embedded import Destination
-    from roofleet_agent.devices.base import Device
-    from roofleet_agent.sending.spool import Spool
-    from roofleet_agent.workload import ModelRequest, Workload
+from roofleet.running import check_destination, dtype_for, open_runs
 
 
 def profile(
@@ -53,10 +43,7 @@ def profile(
     Without --collector the run is stored in the data folder, by the collector that serves it or, where none
     does, by this command itself.
     """
-    if collector is not None and data is not None:
-        raise UserError("give --collector or --data, not both: the collector has a data folder of its own")
-    if collector is not None:
-        address(collector)
+    check_destination(collector, data)
     from roofleet.models import resolve
     from roofleet_agent.workload import Workload
 
@@ -65,95 +52,24 @@ def profile(
         batch_size, prompt_tokens, new_tokens, iterations, warmup, logits.value, prompt=prompt
     )
     from roofleet.client import ServerAway
-    from roofleet.embedded import open_destination
     from roofleet.report import print_run, run_row
     from roofleet_agent.registry import find_device
-    from roofleet_agent.sending.spool import Spool
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    folder = data_folder(data)
-    destination = open_destination(collector, folder)  # before torch, which takes its time to import
-    try:
-        spool = Spool(folder / "spool.sqlite")
-        try:
-            if destination.warning:
-                console.err().print(
-                    f"warning: {destination.warning}. The run goes on and is kept in {spool.path}",
-                    markup=False,
-                )
-            needs("agent", "torch")
-            chosen = find_device(device)
-            with console.progress(request.name) as show:
-                run_id = _run(
-                    request, chosen, _dtype(dtype.value, chosen), workload, spool, folder, destination, show
-                )
-        finally:
-            spool.close()
+    with open_runs(collector, data) as runs:  # before torch, which takes its time to import
+        needs("agent", "torch")
+        chosen = find_device(device)
+        with console.progress(request.name) as show:
+            runs.register(chosen)
+            run_id = runs.profile(request, chosen, dtype_for(dtype.value, chosen), workload, show)
+            runs.measure_roofs(chosen, show)
+            show("storing", 1.0)
+            runs.deliver()
         try:
             if json_output:
-                print(json.dumps(run_row(destination.query, run_id), default=str))
+                print(json.dumps(run_row(runs.query, run_id), default=str))
             else:
-                print_run(console.out(), destination.query, run_id)
+                print_run(console.out(), runs.query, run_id)
         except ServerAway as error:
             raise UserError(
                 f"run {run_id} is stored, but its summary could not be read: {error}", UNREACHABLE
             ) from None
-    finally:
-        destination.close()
-
-
-def _run(
-    request: ModelRequest,
-    device: Device,
-    dtype: str,
-    workload: Workload,
-    spool: Spool,
-    folder: Path,
-    destination: Destination,
-    show: Callable[[str, float], None],
-) -> str:
-    """Registers, profiles and delivers; what a run that failed or was stopped had to say is delivered too."""
-    from roofleet.embedded import kept
-    from roofleet.models import suggesting
-    from roofleet_agent import profiling
-    from roofleet_agent.errors import CollectorUnreachable
-    from roofleet_agent.roofs import measured_roofs
-    from roofleet_agent.rows import table_of
-    from roofleet_agent.service import register, take_readings
-
-    register(spool, spool.agent_id, [device])
-
-    def deliver_if_possible() -> None:
-        # so that the run is seen while it goes on; if not, everything is delivered in the end
-        if not destination.warning:
-            with contextlib.suppress(CollectorUnreachable):
-                destination.deliver(spool)
-
-    try:
-        with suggesting(request):
-            run_id = profiling.profile(
-                request, device, dtype, workload, spool, progress=show, loaded=deliver_if_possible
-            )
-    except BaseException:
-        deliver_if_possible()  # the run's own error is the one to report
-        raise
-    roofs = measured_roofs(device, folder, done=lambda roof: show(f"measuring the {roof} roof", 1.0))
-    spool.write("roofs", table_of("roofs", roofs))
-    take_readings(spool, [device])
-    show("storing", 1.0)
-    try:
-        destination.deliver(spool)
-    except CollectorUnreachable as error:
-        raise kept(spool.path, str(error)) from None
-    finally:
-        for sequence, table, reason in spool.set_aside_reasons():
-            console.err().print(
-                f"warning: batch {sequence} of {table} was refused and is set aside: {reason}", markup=False
-            )
-    return run_id
-
-
-def _dtype(wanted: str, device: Device) -> str:
-    if wanted != "auto":
-        return wanted
-    return "fp32" if device.info.kind == "cpu" else "bf16"

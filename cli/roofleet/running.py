@@ -1,0 +1,160 @@
+"""What one run and a whole sweep have in common: spool, destination, registration, roofs and delivery."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roofleet import console
+from roofleet.errors import UserError
+from roofleet.folders import address, data_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from roofleet.embedded import Destination
+    from roofleet_agent.devices.base import Device
+    from roofleet_agent.workload import ModelRequest, Workload
+
+Show = Callable[[str, float], None]
+"""Hears what is being done and how far it is, from 0 to 1."""
+
+
+def check_destination(collector: str | None, data: Path | None) -> None:
+    """UserError if both are given, or the collector's address is none."""
+    if collector is not None and data is not None:
+        raise UserError("give --collector or --data, not both: the collector has a data folder of its own")
+    if collector is not None:
+        address(collector)
+
+
+class Runs:
+    """Runs of one command: they share a spool, and all go to one destination."""
+
+    def __init__(self, folder: Path, destination: Destination) -> None:
+        from roofleet_agent.sending.spool import Spool
+
+        self.folder = folder
+        self._destination = destination
+        self._spool = Spool(folder / "spool.sqlite")
+        self._said: set[int] = set()
+        if destination.warning:
+            _warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
+
+    def register(self, device: Device) -> None:
+        """Says what this host and the device are."""
+        from roofleet_agent.service import register
+
+        register(self._spool, self._spool.agent_id, [device])
+
+    def profile(
+        self,
+        request: ModelRequest,
+        device: Device,
+        dtype: str,
+        workload: Workload,
+        show: Show,
+        **options: Any,
+    ) -> str:
+        """Profiles a model and keeps its rows, to be delivered; returns the run's id.
+
+        `options` go to `profiling.profile`. What a run that failed or was stopped had to say is delivered.
+        """
+        from roofleet.models import suggesting
+        from roofleet_agent import profiling
+
+        try:
+            with suggesting(request):
+                return profiling.profile(
+                    request,
+                    device,
+                    dtype,
+                    workload,
+                    self._spool,
+                    progress=show,
+                    loaded=self.deliver_if_possible,  # so that the run is seen while it goes on
+                    **options,
+                )
+        except BaseException:
+            self.deliver_if_possible()  # the run's own error is the one to report
+            raise
+
+    def measure_roofs(self, device: Device, show: Show) -> None:
+        """Keeps the roofs of a device, measured if they are not remembered, and one reading of it."""
+        from roofleet_agent.roofs import measured_roofs
+        from roofleet_agent.service import take_readings
+
+        def measured(roof: str) -> None:
+            show(f"measuring the {roof} roof", 1.0)
+
+        self.write("roofs", measured_roofs(device, self.folder, done=measured))
+        take_readings(self._spool, [device])
+
+    def write(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps rows of a table, to be delivered."""
+        from roofleet_agent.rows import table_of
+
+        self._spool.write(table, table_of(table, rows))
+
+    def deliver(self) -> None:
+        """Stores what is kept; UserError, saying where it stays, if the collector does not answer."""
+        from roofleet.embedded import kept
+        from roofleet_agent.errors import CollectorUnreachable
+
+        try:
+            self._destination.deliver(self._spool)
+        except CollectorUnreachable as error:
+            raise kept(self._spool.path, str(error)) from None
+        finally:
+            for sequence, table, reason in self._spool.set_aside_reasons():
+                if sequence not in self._said:
+                    self._said.add(sequence)
+                    _warn(f"batch {sequence} of {table} was refused and is set aside: {reason}")
+
+    def deliver_if_possible(self) -> None:
+        """Stores what is kept if the collector answers; if not, everything is delivered in the end."""
+        from roofleet_agent.errors import CollectorUnreachable
+
+        if not self._destination.warning:
+            with contextlib.suppress(CollectorUnreachable):
+                self._destination.deliver(self._spool)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Rows of one statement over what is stored; ServerAway if the collector does not answer."""
+        return self._destination.query(sql, parameters)
+
+    def close(self) -> None:
+        """Closes the spool; what was not delivered stays in it."""
+        self._spool.close()
+
+
+@contextlib.contextmanager
+def open_runs(collector: str | None, data: Path | None) -> Iterator[Runs]:
+    """Spool and destination for runs; both are closed in the end. It imports no torch."""
+    from roofleet.embedded import open_destination
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    folder = data_folder(data)
+    destination = open_destination(collector, folder)
+    try:
+        runs = Runs(folder, destination)
+        try:
+            yield runs
+        finally:
+            runs.close()
+    finally:
+        destination.close()
+
+
+def dtype_for(wanted: str, device: Device) -> str:
+    """The dtype asked for; `auto` is fp32 on a CPU and bf16 on an accelerator."""
+    if wanted != "auto":
+        return wanted
+    return "fp32" if device.info.kind == "cpu" else "bf16"
+
+
+def _warn(text: str) -> None:
+    console.err().print(f"warning: {text}", markup=False)
