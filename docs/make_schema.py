@@ -9,6 +9,21 @@ from roofleet_collector.store import DuckDBStore
 from roofleet_collector.store.schema import VIEWS, duckdb_type, view_doc
 from roofleet_proto.tables import TABLES
 
+FUNCTIONS = {
+    "time_at_roof_ns(flops, bytes, compute_roof, memory_roof)": "time at the roofs, in ns",
+    "attainable_flops(flops, bytes, compute_roof, memory_roof)": "FLOP/s the roofs allow it",
+    "bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops, busy_ns := NULL)": "what binds it",
+    "t_quantile(freedom)": "t that 97.5 % of Student's distribution lie below",
+    "mean_margin(variance, n)": "half of the 95 % confidence interval of a mean; NULL with n under 3",
+    "difference_margin(square_a, n_a, square_b, n_b)": "the same of a difference of two means by Welch's t, "
+    "from their squared standard errors",
+    "verdict(ratio, low, high, baseline_noise, noise)": "`faster`, `slower`, `same` or `unclear`",
+    "why_unclear(ratio, low, high, baseline_noise, noise)": "why it is `unclear`",
+    "interval_noise(low, high)": "why an interval is too wide to rely on; NULL if it is not",
+    "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
+}
+"""The macros of macros.sql and what each gives; a test compares the names."""
+
 
 def main() -> None:
     """Prints the page."""
@@ -24,9 +39,8 @@ def main() -> None:
         store.close()
     print("## Functions\n")
     print("| function | gives |\n| --- | --- |")
-    print("| `time_at_roof_ns(flops, bytes, compute_roof, memory_roof)` | time at the roofs, in ns |")
-    print("| `attainable_flops(flops, bytes, compute_roof, memory_roof)` | FLOP/s the roofs allow it |")
-    print("| `bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops)` | what binds it |")
+    for call, gives in FUNCTIONS.items():
+        print(f"| `{call}` | {gives} |")
     print("\n## Tables\n")
     for table in TABLES.values():
         print(f"### {table.name}\n\n{table.doc}", end=" ")

@@ -14,9 +14,18 @@ from roofleet_proto.tables import Table
 
 VIEWS = (
     "run_roofs",
+    "layer_steps",
+    "phase_iterations",
+    "layer_iterations",
+    "decode_by_context",
     "phase_summary",
     "run_summary",
     "layer_summary",
+    "op_summary",
+    "unknown_ops",
+    "memory_summary",
+    "phase_comparison",
+    "layer_comparison",
     "roofline_points",
     "roofline_roofs",
     "fleet_status",

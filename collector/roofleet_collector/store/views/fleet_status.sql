@@ -1,4 +1,4 @@
--- One row a device: where it sits, when its host was last seen, and its latest reading of the last hour.
+-- One row a device that can run something: where it sits, when its host was last seen, and its latest reading of the last hour.
 -- host_id: The host.
 -- hostname: The host's name.
 -- os: Operating system of the host.
@@ -34,6 +34,8 @@ SELECT h.host_id, h.hostname, h.os, h.cpu_name, h.memory_bytes AS host_memory_by
        d.unavailable, l.read_at AS reading_at, l.utilization, l.memory_used_bytes, l.power_w, l.clock_hz,
        l.temperature_c, coalesce(c.runs, 0) AS runs
 FROM hosts h
-LEFT JOIN devices d ON d.host_id = h.host_id
+LEFT JOIN devices d ON d.host_id = h.host_id AND d.backend <> 'meta'
 LEFT JOIN latest l ON l.device_id = d.device_id
-LEFT JOIN counted c ON c.device_id = d.device_id;
+LEFT JOIN counted c ON c.device_id = d.device_id
+-- a host on which models were only counted is no part of the fleet
+WHERE d.device_id IS NOT NULL OR h.host_id NOT IN (SELECT host_id FROM devices WHERE backend = 'meta');

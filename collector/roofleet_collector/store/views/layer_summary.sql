@@ -6,10 +6,10 @@
 -- role: What the layer is for.
 -- block_index: Number of the repeated block it belongs to; NULL outside them.
 -- calls: How often a step calls the layer.
--- mean_ns: Mean time inside the layer in a step, the layers inside it included, in ns.
+-- mean_ns: Mean time inside the layer in a step, the layers inside it included and the timer's cost taken off, in ns.
 -- p50_ns: Median of the same, in ns.
 -- p95_ns: 95th percentile of the same, in ns.
--- self_ns: Median time in a step less the layers inside it, in ns.
+-- self_ns: Median time in a step less the layers inside it and the timer's cost, in ns.
 -- share_of_phase: self_ns over the sum of self_ns of all layers of the phase.
 -- matmul_flops: Matrix-product and attention work, dense, in FLOP.
 -- other_flops: Elementwise, norm and softmax work, in FLOP.
@@ -21,7 +21,7 @@
 -- achieved_bytes_per_s: Bytes over self_ns.
 -- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
 -- roofline_fraction: Time at the roof over self_ns; 1 is at the roof.
--- bound: `compute` or `memory`, the side of the ridge; `overhead` where the layer reaches less than a quarter of the roof with ops that would take under 10 microseconds each there; NULL where it has no ops of its own.
+-- bound: `compute` or `memory`, the side of the ridge; `overhead` where the layer reaches less than a quarter of the roof with ops that would take under 10 microseconds each there, or keeps the device's kernels busy less than half of its time; NULL where it has no ops of its own.
 -- peak_memory_bytes: Most live cache and activation bytes while the layer ran, in bytes.
 -- time_at_roof_ns: Time its own ops would take at the roof, in ns.
 -- ops: Ops of its own that move or compute something.
@@ -35,26 +35,32 @@
 -- total_weight_bytes: weight_bytes with the layers inside, in bytes.
 -- total_activation_bytes: activation_bytes with the layers inside, in bytes.
 -- total_kv_bytes: kv_bytes with the layers inside, in bytes.
+-- kv_read_bytes: Key-value cache read, in bytes.
+-- kv_write_bytes: Key-value cache written, in bytes.
+-- timer_ns: The timer's cost that is taken off self_ns, the median of a step, in ns.
+-- busy_ns: Time the device's kernels run for its own ops in a step; NULL on a CPU, in ns.
 CREATE OR REPLACE VIEW layer_summary AS
-WITH per_step AS (
-    SELECT run_id, phase, path, iteration, step_index, count(*) AS calls,
-           sum(duration_ns) AS duration_ns, sum(self_ns) AS self_ns
-    FROM spans GROUP BY ALL
-),
-times AS (
+WITH times AS (
     SELECT run_id, phase, path, median(calls) AS calls, avg(duration_ns) AS mean_ns,
            median(duration_ns) AS p50_ns, quantile_cont(duration_ns, 0.95) AS p95_ns,
-           median(self_ns) AS self_ns
-    FROM per_step GROUP BY run_id, phase, path
+           median(self_ns) AS self_ns, median(timer_ns) AS timer_ns
+    FROM layer_steps GROUP BY run_id, phase, path
 ),
 phases AS (
-    SELECT run_id, phase, sum(self_ns) AS phase_self_ns FROM times GROUP BY run_id, phase
+    SELECT run_id, phase, sum(self_ns) AS phase_self_ns
+    FROM (SELECT run_id, phase, self_ns FROM times
+          UNION ALL SELECT DISTINCT run_id, phase, NULL FROM op_costs)
+    GROUP BY run_id, phase
+),
+busy AS (
+    SELECT run_id, phase, path, sum(busy_ns)::BIGINT AS busy_ns FROM op_times GROUP BY run_id, phase, path
 ),
 costs AS (
     SELECT c.run_id, c.phase, c.path,
            sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.other_flops)::BIGINT AS other_flops,
            sum(c.weight_bytes)::BIGINT AS weight_bytes, sum(c.activation_bytes)::BIGINT AS activation_bytes,
            sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
+           sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
            count(*) FILTER (NOT o.is_view) AS ops, count(*) FILTER (NOT c.is_known) AS unknown_ops
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
     GROUP BY c.run_id, c.phase, c.path
@@ -75,7 +81,8 @@ totals AS (
 ),
 held AS (
     SELECT l.run_id, q.phase, l.path, l.parent_path, l.layer_index, l.depth, l.is_leaf, l.module_type,
-           l.role, l.block_index, t.calls, t.mean_ns, t.p50_ns, t.p95_ns, t.self_ns, q.phase_self_ns,
+           l.role, l.block_index, t.calls, t.mean_ns, t.p50_ns, t.p95_ns, t.self_ns, t.timer_ns,
+           q.phase_self_ns, b.busy_ns, c.kv_read_bytes, c.kv_write_bytes,
            c.matmul_flops, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_bytes, c.ops,
            c.unknown_ops,
            s.matmul_flops AS total_matmul_flops, s.other_flops AS total_other_flops,
@@ -88,6 +95,7 @@ held AS (
     FROM layers l
     JOIN phases q ON q.run_id = l.run_id
     LEFT JOIN times t ON t.run_id = l.run_id AND t.phase = q.phase AND t.path = l.path
+    LEFT JOIN busy b ON b.run_id = l.run_id AND b.phase = q.phase AND b.path = l.path
     LEFT JOIN costs c ON c.run_id = l.run_id AND c.phase = q.phase AND c.path = l.path
     LEFT JOIN totals s ON s.run_id = l.run_id AND s.phase = q.phase AND s.path = l.path
     LEFT JOIN layer_memory y ON y.run_id = l.run_id AND y.phase = q.phase AND y.path = l.path
@@ -104,7 +112,8 @@ SELECT run_id, phase, path, module_type, role, block_index, calls::BIGINT AS cal
        bytes / nullif(self_ns, 0) * 1e9 AS achieved_bytes_per_s,
        attainable_flops(flops, bytes, compute, memory) AS attainable_flops_per_s,
        time_at_roof_ns / nullif(self_ns, 0) AS roofline_fraction,
-       bound_by(flops, bytes, compute, memory, nullif(self_ns, 0), ops) AS bound,
+       bound_by(flops, bytes, compute, memory, nullif(self_ns, 0), ops, busy_ns := busy_ns) AS bound,
        peak_memory_bytes, time_at_roof_ns, ops, unknown_ops, parent_path, layer_index, depth, is_leaf,
-       total_matmul_flops, total_other_flops, total_weight_bytes, total_activation_bytes, total_kv_bytes
+       total_matmul_flops, total_other_flops, total_weight_bytes, total_activation_bytes, total_kv_bytes,
+       kv_read_bytes, kv_write_bytes, timer_ns, busy_ns
 FROM bounded;

@@ -1,5 +1,5 @@
--- Roofline arithmetic as functions, so that views and users' own queries apply one rule. Anything unknown
--- makes the answer NULL (DuckDB's greatest and least would pass over a NULL).
+-- Arithmetic as functions, so that views and users' own queries apply one rule. Anything unknown makes the
+-- answer NULL (DuckDB's greatest and least would pass over a NULL).
 
 -- Time in ns that work of so many FLOP and bytes takes at the roofs.
 CREATE OR REPLACE MACRO time_at_roof_ns(flops, bytes, compute_roof, memory_roof) AS
@@ -10,12 +10,69 @@ CREATE OR REPLACE MACRO time_at_roof_ns(flops, bytes, compute_roof, memory_roof)
 CREATE OR REPLACE MACRO attainable_flops(flops, bytes, compute_roof, memory_roof) AS
     flops / nullif(time_at_roof_ns(flops, bytes, compute_roof, memory_roof), 0) * 1e9;
 
--- `overhead` below a quarter of the roof with ops that would take under 10 microseconds each there (about
--- what launching or dispatching one takes); else the side of the ridge.
-CREATE OR REPLACE MACRO bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops) AS
+-- `overhead` where the device's kernels ran for less than half of the time, or below a quarter of the roof
+-- with ops that would take under 10 microseconds each there (about what launching or dispatching one takes);
+-- else the side of the ridge. busy_ns is NULL where the device does not tell.
+CREATE OR REPLACE MACRO bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops, busy_ns := NULL) AS
     CASE WHEN bytes = 0 OR ops = 0 THEN NULL
+         WHEN busy_ns < 0.5 * time_ns AND ops > 0 THEN 'overhead'
          WHEN time_at_roof_ns(flops, bytes, compute_roof, memory_roof) / time_ns < 0.25
               AND time_at_roof_ns(flops, bytes, compute_roof, memory_roof) / ops < 10000 THEN 'overhead'
          WHEN time_ns IS NULL THEN NULL
          WHEN flops / compute_roof > bytes / memory_roof THEN 'compute'
          WHEN flops / compute_roof <= bytes / memory_roof THEN 'memory' END;
+
+-- The t that 97.5 % of Student's distribution lie below: the first terms of its expansion around the normal
+-- quantile (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, and the next term), and a
+-- last one fitted. From 2 degrees of freedom on it is right to 0.01 %. roofleet_analysis.comparison has the same.
+CREATE OR REPLACE MACRO t_quantile(freedom) AS
+    1.959963984540054 + (2.372271230298562 + (2.8224986157396112 + (2.555849679507722
+        + (1.5895340533938225 + (0.7328982119816051 + 0.6 / freedom) / freedom) / freedom) / freedom)
+        / freedom) / freedom;
+
+-- Half of the 95 % confidence interval of a mean over so many iterations; NULL with fewer than 3.
+CREATE OR REPLACE MACRO mean_margin(variance, n) AS
+    CASE WHEN n >= 3 THEN t_quantile(n - 1) * sqrt(variance / n) END;
+
+-- Half of the 95 % confidence interval of the difference of two means by Welch's t: squared standard errors
+-- and iterations of both sides; NULL with fewer than 3 iterations of either.
+CREATE OR REPLACE MACRO difference_margin(square_a, n_a, square_b, n_b) AS
+    CASE WHEN least(n_a, n_b) < 3 THEN NULL
+         WHEN square_a + square_b = 0 THEN 0.0
+         ELSE sqrt(square_a + square_b)
+              * t_quantile(1 / ((square_a / (square_a + square_b)) ** 2 / (n_a - 1)
+                                + (square_b / (square_a + square_b)) ** 2 / (n_b - 1))) END;
+
+-- What two runs' times allow to say: `faster`, `slower`, `same` (within 2 % either way) or `unclear`; NULL
+-- where one of them has no time. The noise is the reason a side is too noisy to tell, or NULL.
+CREATE OR REPLACE MACRO verdict(ratio, low, high, baseline_noise, noise) AS
+    CASE WHEN ratio IS NULL THEN NULL
+         WHEN baseline_noise IS NOT NULL OR noise IS NOT NULL OR low IS NULL OR high IS NULL THEN 'unclear'
+         WHEN low >= 0.98 AND high <= 1.02 THEN 'same'
+         WHEN high < 1 AND ratio <= 0.98 THEN 'faster'
+         WHEN low > 1 AND ratio >= 1.02 THEN 'slower'
+         ELSE 'unclear' END;
+
+-- Why the verdict is `unclear`; NULL where it is not.
+CREATE OR REPLACE MACRO why_unclear(ratio, low, high, baseline_noise, noise) AS
+    CASE WHEN verdict(ratio, low, high, baseline_noise, noise) IS DISTINCT FROM 'unclear' THEN NULL
+         WHEN baseline_noise IS NOT NULL THEN concat('the baseline is too noisy: ', baseline_noise)
+         WHEN noise IS NOT NULL THEN concat('the run is too noisy: ', noise)
+         WHEN low IS NULL OR high IS NULL THEN 'fewer than 3 iterations on one side'
+         WHEN low <= 1 AND high >= 1 THEN 'the interval includes no difference'
+         ELSE 'the difference may be under 2 %' END;
+
+-- Why a phase's time cannot be told: its interval is wider than 5 % of the middle either way; NULL if it is not.
+CREATE OR REPLACE MACRO interval_noise(low, high) AS
+    CASE WHEN sqrt(high / low) > 1.05
+         THEN printf('the interval is %.1f %% wide either way', (sqrt(high / low) - 1) * 100) END;
+
+-- Why a run's conditions were too noisy to tell a time: other work, throttling, clocks that moved; else NULL.
+CREATE OR REPLACE MACRO conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz) AS
+    nullif(concat_ws('; ',
+        CASE WHEN other_load > 0.1
+             THEN printf('other work took %.0f %% of the processors', other_load * 100) END,
+        CASE WHEN throttled THEN 'heat or power held the device back' END,
+        CASE WHEN clock_low_hz < 0.9 * clock_high_hz
+             THEN printf('the clock moved between %.2f and %.2f GHz', clock_low_hz / 1e9, clock_high_hz / 1e9)
+             END), '');

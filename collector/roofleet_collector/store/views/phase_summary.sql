@@ -8,7 +8,7 @@
 -- bare_p95_ns: 95th percentile of the same, in ns.
 -- timed_p50_ns: Median wall time of a step with layer timing on, in ns.
 -- instrumentation_overhead: Timed over bare, the median of steps paired one to one; 1 is none.
--- layer_time_coverage: Self times of all layers below the model itself, summed, over the bare step, the median of steps paired one to one.
+-- layer_time_coverage: Own times of all layers below the model itself over the bare step: for each group of layers timed together the median of steps paired one to one, summed over the groups.
 -- matmul_flops: Matrix-product and attention work of a step, dense, in FLOP.
 -- causal_flops: The same with the masked half of causal attention left out, in FLOP.
 -- other_flops: Elementwise, norm and softmax work of a step, in FLOP.
@@ -23,16 +23,29 @@
 -- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
 -- time_at_roof_ns: Time a step would take at the roof, in ns.
 -- roofline_fraction: Time at the roof over the median bare time; 1 is at the roof.
--- bound: `compute` or `memory`, the side of the ridge; `overhead` where the step reaches less than a quarter of the roof with ops that would take under 10 microseconds each there.
+-- bound: `compute` or `memory`, the side of the ridge; `overhead` where the step reaches less than a quarter of the roof with ops that would take under 10 microseconds each there, or the device's kernels run less than half of it.
 -- model_flops_utilization: Matrix work per second over the compute roof (MFU).
 -- memory_bandwidth_utilization: Bytes per second over the bandwidth roof (MBU).
 -- roof_source_kind: Where the roofs come from: `measured`, `datasheet` or `mixed`.
+-- bare_p99_ns: 99th percentile of the wall time of a bare step, in ns.
+-- bare_typical_ns: The typical bare step: the geometric mean of the iterations' medians, in ns. Runs are compared by it.
+-- bare_low_ns: Lower end of its 95 % confidence interval (Student's t over iterations, on logarithms); NULL with fewer than 3 iterations, in ns.
+-- bare_high_ns: Upper end of the same, in ns.
+-- noise: Why the time is too uncertain to rely on, with the figures: a wide interval, other work, throttling, clocks that moved; NULL when it was quiet.
+-- busy_ns: Time the device's kernels run in a step; NULL on a CPU, in ns.
+-- kv_read_bytes: Key-value cache a step reads, in bytes.
+-- kv_write_bytes: Key-value cache a step writes, in bytes.
 CREATE OR REPLACE VIEW phase_summary AS
 WITH bare AS (
     SELECT run_id, phase, count(*) AS steps, median(duration_ns) AS p50,
            quantile_cont(duration_ns, 0.05) AS p5, quantile_cont(duration_ns, 0.95) AS p95,
+           quantile_cont(duration_ns, 0.99) AS p99,
            any_value(tokens) AS tokens
     FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase
+),
+typical AS (
+    SELECT run_id, phase, avg(ln(bare_ns)) AS middle, mean_margin(var_samp(ln(bare_ns)), count(*)) AS margin
+    FROM phase_iterations GROUP BY run_id, phase
 ),
 timed AS (
     SELECT run_id, phase, median(duration_ns) AS p50
@@ -46,39 +59,54 @@ paired AS (
     GROUP BY b.run_id, b.phase
 ),
 explained AS (
-    SELECT e.run_id, e.phase, median(e.explained_ns / b.duration_ns) AS coverage
-    FROM (SELECT run_id, phase, iteration, step_index, sum(self_ns) AS explained_ns
-          FROM spans WHERE path <> '' GROUP BY ALL) e
-    JOIN steps b USING (run_id, phase, iteration, step_index)
-    WHERE b.pass = 'bare' AND NOT b.is_warmup
-    GROUP BY e.run_id, e.phase
+    SELECT run_id, phase, sum(share) AS coverage
+    FROM (SELECT e.run_id, e.phase, e.layer_group, median(e.explained_ns / b.duration_ns) AS share
+          FROM (SELECT run_id, phase, iteration, step_index, layer_group, sum(self_ns) AS explained_ns
+                FROM layer_steps WHERE path <> '' GROUP BY ALL) e
+          JOIN steps b USING (run_id, phase, iteration, step_index)
+          WHERE b.pass = 'bare' AND NOT b.is_warmup
+          GROUP BY e.run_id, e.phase, e.layer_group)
+    GROUP BY run_id, phase
+),
+busy AS (
+    SELECT run_id, phase, sum(busy_ns)::BIGINT AS busy_ns FROM op_times GROUP BY run_id, phase
 ),
 costs AS (
     SELECT c.run_id, c.phase,
            sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.causal_flops)::BIGINT AS causal_flops,
            sum(c.other_flops)::BIGINT AS other_flops, sum(c.weight_bytes)::BIGINT AS weight_bytes,
            sum(c.activation_bytes)::BIGINT AS activation_bytes,
-           sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
+           sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
            count(*) FILTER (NOT o.is_view) AS ops,
            count(*) FILTER (NOT c.is_known) AS unknown_ops
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
     GROUP BY c.run_id, c.phase
 ),
+phases AS (SELECT run_id, phase FROM bare UNION SELECT run_id, phase FROM op_costs),
 joined AS (
-    SELECT coalesce(b.run_id, c.run_id) AS run_id, coalesce(b.phase, c.phase) AS phase,
-           b.steps, b.tokens, b.p50, b.p5, b.p95, t.p50 AS timed_p50, p.overhead, e.coverage,
-           c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_bytes,
+    SELECT q.run_id, q.phase, b.steps, b.tokens, b.p50, b.p5, b.p95, b.p99, t.p50 AS timed_p50, p.overhead, e.coverage,
+           y.middle, y.margin, k.busy_ns,
+           c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes,
+           c.kv_read_bytes, c.kv_write_bytes, c.kv_read_bytes + c.kv_write_bytes AS kv_bytes,
            c.ops, c.unknown_ops,
            c.matmul_flops + c.other_flops AS flops,
-           c.weight_bytes + c.activation_bytes + c.kv_bytes AS bytes
-    FROM bare b
-    FULL JOIN costs c ON c.run_id = b.run_id AND c.phase = b.phase
-    LEFT JOIN timed t ON t.run_id = b.run_id AND t.phase = b.phase
-    LEFT JOIN paired p ON p.run_id = b.run_id AND p.phase = b.phase
-    LEFT JOIN explained e ON e.run_id = b.run_id AND e.phase = b.phase
+           c.weight_bytes + c.activation_bytes + c.kv_read_bytes + c.kv_write_bytes AS bytes
+    FROM phases q
+    LEFT JOIN bare b ON b.run_id = q.run_id AND b.phase = q.phase
+    LEFT JOIN costs c ON c.run_id = q.run_id AND c.phase = q.phase
+    LEFT JOIN timed t ON t.run_id = q.run_id AND t.phase = q.phase
+    LEFT JOIN paired p ON p.run_id = q.run_id AND p.phase = q.phase
+    LEFT JOIN explained e ON e.run_id = q.run_id AND e.phase = q.phase
+    LEFT JOIN typical y ON y.run_id = q.run_id AND y.phase = q.phase
+    LEFT JOIN busy k ON k.run_id = q.run_id AND k.phase = q.phase
 ),
 held AS (
-    SELECT j.*, r.batch_size, f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
+    SELECT j.*, r.batch_size, exp(j.middle) AS typical,
+           exp(j.middle - j.margin) AS low, exp(j.middle + j.margin) AS high,
+           CASE WHEN j.steps > 0
+                THEN conditions_noise(r.other_load, r.throttled, r.clock_low_hz, r.clock_high_hz) END AS conditions,
+           CASE WHEN j.phase = 'decode' THEN 1 ELSE r.prompt_tokens END AS phase_tokens,
+           f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
            CASE WHEN f.compute_source_kind = f.memory_source_kind THEN f.compute_source_kind
                 WHEN f.compute_source_kind IS NULL OR f.memory_source_kind IS NULL
                 THEN coalesce(f.compute_source_kind, f.memory_source_kind)
@@ -86,7 +114,7 @@ held AS (
            time_at_roof_ns(j.flops, j.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
     FROM joined j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
 )
-SELECT run_id, phase, steps, tokens * batch_size AS tokens_per_step,
+SELECT run_id, phase, steps, coalesce(tokens, phase_tokens) * batch_size AS tokens_per_step,
        p50 AS bare_p50_ns, p5 AS bare_p5_ns, p95 AS bare_p95_ns, timed_p50 AS timed_p50_ns,
        overhead AS instrumentation_overhead,
        coverage AS layer_time_coverage,
@@ -97,8 +125,10 @@ SELECT run_id, phase, steps, tokens * batch_size AS tokens_per_step,
        attainable_flops(flops, bytes, compute, memory) AS attainable_flops_per_s,
        time_at_roof_ns,
        time_at_roof_ns / p50 AS roofline_fraction,
-       bound_by(flops, bytes, compute, memory, p50, ops) AS bound,
+       bound_by(flops, bytes, compute, memory, p50, ops, busy_ns := busy_ns) AS bound,
        matmul_flops / p50 * 1e9 / compute AS model_flops_utilization,
        bytes / p50 * 1e9 / memory AS memory_bandwidth_utilization,
-       roof_source_kind
+       roof_source_kind, p99 AS bare_p99_ns, typical AS bare_typical_ns, low AS bare_low_ns, high AS bare_high_ns,
+       nullif(concat_ws('; ', interval_noise(low, high), conditions), '') AS noise,
+       busy_ns, kv_read_bytes, kv_write_bytes
 FROM held;

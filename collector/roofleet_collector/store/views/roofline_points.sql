@@ -16,24 +16,26 @@
 -- bound: `compute`, `memory` or `overhead`.
 -- share_of_phase: Share of the phase's time; 1 for the model.
 CREATE OR REPLACE VIEW roofline_points AS
-WITH layers_only AS (
+WITH layers_only AS NOT MATERIALIZED (
     SELECT s.*, matmul_flops + other_flops AS flops, weight_bytes + activation_bytes + kv_bytes AS bytes
     FROM layer_summary s WHERE s.ops > 0 AND s.self_ns > 0
 ),
 roles AS (
     SELECT l.run_id, l.phase, l.role, sum(flops)::BIGINT AS flops, sum(bytes)::BIGINT AS bytes,
-           sum(self_ns) AS time_ns, sum(ops) AS ops, sum(share_of_phase) AS share_of_phase
+           sum(self_ns) AS time_ns, sum(ops) AS ops, sum(share_of_phase) AS share_of_phase,
+           sum(busy_ns) AS busy_ns
     FROM layers_only l GROUP BY l.run_id, l.phase, l.role
 ),
 points AS (
     SELECT run_id, phase, 'model' AS level, NULL AS name, NULL AS role,
            matmul_flops + other_flops AS flops, weight_bytes + activation_bytes + kv_bytes AS bytes,
-           bare_p50_ns AS time_ns, ops, 1.0 AS share_of_phase
+           bare_p50_ns AS time_ns, ops, 1.0 AS share_of_phase, busy_ns
     FROM phase_summary
     UNION ALL
-    SELECT run_id, phase, 'role', role, role, flops, bytes, time_ns, ops, share_of_phase FROM roles
+    SELECT run_id, phase, 'role', role, role, flops, bytes, time_ns, ops, share_of_phase, busy_ns FROM roles
     UNION ALL
-    SELECT run_id, phase, 'layer', path, role, flops, bytes, self_ns, ops, share_of_phase FROM layers_only
+    SELECT run_id, phase, 'layer', path, role, flops, bytes, self_ns, ops, share_of_phase, busy_ns
+    FROM layers_only
 ),
 held AS (
     SELECT p.*, f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
@@ -46,7 +48,7 @@ SELECT h.run_id, r.device_id, m.name AS model_name, h.phase, h.level, coalesce(h
        h.flops / h.time_ns * 1e9 AS achieved_flops_per_s,
        attainable_flops(h.flops, h.bytes, h.compute, h.memory) AS attainable_flops_per_s,
        h.time_at_roof_ns / h.time_ns AS roofline_fraction,
-       bound_by(h.flops, h.bytes, h.compute, h.memory, h.time_ns, h.ops) AS bound,
+       bound_by(h.flops, h.bytes, h.compute, h.memory, h.time_ns, h.ops, busy_ns := h.busy_ns) AS bound,
        h.share_of_phase
 FROM held h
 JOIN runs r ON r.run_id = h.run_id

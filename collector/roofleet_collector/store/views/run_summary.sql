@@ -21,7 +21,7 @@
 -- memory_bandwidth_utilization: Bytes per second over the bandwidth roof, in decode (forward, for a model that does not generate).
 -- instrumentation_overhead: Time with layer timing over time without, paired steps, phases weighted by their time.
 -- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time.
--- status: `running`, `done`, `failed` or `cancelled`.
+-- status: `running`, `done`, `failed`, `cancelled`, or `analyzed`: counted without running, so that every time is NULL.
 -- started_at: When the run began.
 -- weights: `pretrained` or `random`.
 -- attention: Attention implementation.
@@ -30,6 +30,25 @@
 -- unknown_ops: Ops without a formula in a step, over all phases.
 -- roof_source_kind: Whether utilisations are against `measured` or `datasheet` roofs.
 -- error: Why it failed.
+-- noise: Why times of the run are too uncertain to rely on, with the figures; NULL when it was quiet.
+-- time_per_output_token_p5_ns: 5th percentile of the bare decode step, in ns.
+-- time_per_output_token_p95_ns: 95th percentile of the same, in ns.
+-- time_per_output_token_p99_ns: 99th percentile of the same, in ns.
+-- time_per_cached_token_ns: What a token more in the cache adds to a decode step: slope of a straight line through the medians of each length; NULL with fewer than 3 lengths, in ns.
+-- perplexity: Perplexity of the variant on the text given.
+-- baseline_perplexity: Perplexity of the baseline on the same text.
+-- kl_divergence: Mean Kullback-Leibler divergence of the next-token distribution from the baseline's, in nats.
+-- top1_agreement: Share of positions where both find the same token likeliest, 0 to 1.
+-- quality_tokens: Positions the quality figures are means over.
+-- quality_baseline: What the quality is measured against.
+-- quality_unknown: Why the quality figures are NULL.
+-- outputs_finite: Whether every number the model gave out was finite.
+-- variant_notes: JSON list of the layers the variant could not be applied to, and what was done instead.
+-- sweep_id: Sweep this run is a point of, if it is one.
+-- peak_memory_source: `live tensors`, or the allocator that reported the peak.
+-- process_peak_bytes: Most memory the whole process held, in bytes.
+-- allocator_peak_bytes: Most memory the device's allocator gave out at once, in bytes.
+-- allocator_reserved_bytes: Most memory it took from the device at once, in bytes.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -44,8 +63,17 @@ WITH phases AS (
            sum(layer_time_coverage * steps * bare_p50_ns)
                / sum(steps * bare_p50_ns) FILTER (layer_time_coverage IS NOT NULL) AS coverage,
            sum(unknown_ops)::BIGINT AS unknown_ops,
-           any_value(roof_source_kind) AS roof_source_kind
+           any_value(roof_source_kind) AS roof_source_kind,
+           max(bare_p5_ns) FILTER (phase = 'decode') AS decode_p5,
+           max(bare_p95_ns) FILTER (phase = 'decode') AS decode_p95,
+           max(bare_p99_ns) FILTER (phase = 'decode') AS decode_p99,
+           string_agg(concat(phase, ': ', interval_noise(bare_low_ns, bare_high_ns)), '; ' ORDER BY phase DESC)
+               FILTER (interval_noise(bare_low_ns, bare_high_ns) IS NOT NULL) AS intervals
     FROM phase_summary GROUP BY run_id
+),
+growth AS (
+    SELECT run_id, regr_slope(p50_ns, cache_tokens) AS per_token_ns
+    FROM decode_by_context GROUP BY run_id HAVING count(*) >= 3
 ),
 iterations AS (
     SELECT run_id, median(iteration_ns) AS iteration_ns, count(*) AS iterations
@@ -70,11 +98,20 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        p.overhead AS instrumentation_overhead,
        p.coverage AS layer_time_coverage,
        r.status, r.started_at, r.weights, r.attention, r.logits, m.parameters, p.unknown_ops,
-       p.roof_source_kind, r.error
+       p.roof_source_kind, r.error,
+       CASE WHEN i.iterations > 0
+            THEN nullif(concat_ws('; ', p.intervals, conditions_noise(
+                     r.other_load, r.throttled, r.clock_low_hz, r.clock_high_hz)), '') END AS noise,
+       p.decode_p5 AS time_per_output_token_p5_ns, p.decode_p95 AS time_per_output_token_p95_ns,
+       p.decode_p99 AS time_per_output_token_p99_ns, g.per_token_ns AS time_per_cached_token_ns,
+       r.perplexity, r.baseline_perplexity, r.kl_divergence, r.top1_agreement, r.quality_tokens,
+       r.quality_baseline, r.quality_unknown, r.outputs_finite, r.variant_notes, r.sweep_id,
+       r.peak_memory_source, r.process_peak_bytes, r.allocator_peak_bytes, r.allocator_reserved_bytes
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN hosts h ON h.host_id = r.host_id
 LEFT JOIN devices d ON d.device_id = r.device_id
 LEFT JOIN models m ON m.model_id = r.model_id
 LEFT JOIN phases p ON p.run_id = r.run_id
-LEFT JOIN iterations i ON i.run_id = r.run_id;
+LEFT JOIN iterations i ON i.run_id = r.run_id
+LEFT JOIN growth g ON g.run_id = r.run_id;

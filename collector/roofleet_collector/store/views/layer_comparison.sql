@@ -1,0 +1,73 @@
+-- What changed between two runs of one model in each layer: one row an ordered pair of runs, phase and path. Name both runs in WHERE. A layer of one of them only has NULL on the other side. Each verdict is at 95 % by itself: of many layers that did not change, one in forty will seem faster and as many slower if the difference is above 2 %.
+-- baseline_run_id: The run that is compared with.
+-- run_id: The run that is compared.
+-- phase: `prefill`, `decode` or `forward`.
+-- path: The layer's path in the module tree; the empty string is the model itself.
+-- module_type: Class of the module, in the run where it has the layer.
+-- role: What the layer is for.
+-- block_index: Number of the repeated block it belongs to; NULL outside them.
+-- baseline_ns: The layer's own time in a typical step of the baseline, in ns.
+-- self_ns: The same in the run, in ns.
+-- ratio: self_ns over baseline_ns; below 1 is faster.
+-- low: Lower end of its 95 % confidence interval (Welch's t over iterations, on logarithms); NULL with fewer than 3 iterations of either.
+-- high: Upper end of the same.
+-- verdict: `faster`, `slower`, `same` (the interval is within 2 % of no change) or `unclear`.
+-- why: Why the verdict is `unclear`.
+-- baseline_peak_memory_bytes: Most live cache and activation bytes while the layer ran, in the baseline, in bytes.
+-- peak_memory_bytes: The same in the run, in bytes.
+-- baseline_matmul_flops: The layer's own matrix-product and attention work in the baseline, in FLOP.
+-- matmul_flops: The same in the run, in FLOP.
+-- baseline_bytes: Bytes its own ops move in the baseline.
+-- bytes: The same in the run.
+-- baseline_roofline_fraction: Time at the roof over its own time, in the baseline.
+-- roofline_fraction: The same in the run.
+-- baseline_bound: What binds it in the baseline.
+-- bound: The same in the run.
+CREATE OR REPLACE VIEW layer_comparison AS
+WITH samples AS (
+    SELECT run_id, phase, path, avg(ln(self_ns)) AS middle, var_samp(ln(self_ns)) / count(*) AS square,
+           count(*) AS n
+    FROM layer_iterations WHERE self_ns > 0 GROUP BY run_id, phase, path
+),
+sides AS NOT MATERIALIZED (
+    SELECT l.run_id, l.phase, l.path, l.module_type, l.role, l.block_index, s.middle, s.square, s.n,
+           l.peak_memory_bytes, l.matmul_flops, l.weight_bytes + l.activation_bytes + l.kv_bytes AS bytes,
+           l.roofline_fraction, l.bound, p.noise
+    FROM layer_summary l
+    LEFT JOIN samples s ON s.run_id = l.run_id AND s.phase = l.phase AND s.path = l.path
+    LEFT JOIN phase_summary p ON p.run_id = l.run_id AND p.phase = l.phase
+),
+pairs AS NOT MATERIALIZED (
+    SELECT a.run_id AS baseline_run_id, b.run_id
+    FROM runs a
+    JOIN models ma ON ma.model_id = a.model_id
+    JOIN models mb ON mb.name = ma.name
+    JOIN runs b ON b.model_id = mb.model_id AND b.run_id <> a.run_id
+),
+places AS (
+    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN sides s ON s.run_id = k.baseline_run_id
+    UNION
+    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN sides s ON s.run_id = k.run_id
+),
+compared AS (
+    SELECT k.*, coalesce(b.module_type, a.module_type) AS module_type, coalesce(b.role, a.role) AS role,
+           coalesce(b.block_index, a.block_index) AS block_index,
+           a.middle AS middle_a, b.middle AS middle_b, exp(b.middle - a.middle) AS ratio,
+           difference_margin(a.square, a.n, b.square, b.n) AS margin,
+           a.noise AS baseline_noise, b.noise,
+           a.peak_memory_bytes AS baseline_peak_memory_bytes, b.peak_memory_bytes,
+           a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
+           a.roofline_fraction AS baseline_roofline_fraction, b.roofline_fraction,
+           a.bound AS baseline_bound, b.bound
+    FROM places k
+    LEFT JOIN sides a ON a.run_id = k.baseline_run_id AND a.phase = k.phase AND a.path = k.path
+    LEFT JOIN sides b ON b.run_id = k.run_id AND b.phase = k.phase AND b.path = k.path
+)
+SELECT baseline_run_id, run_id, phase, path, module_type, role, block_index,
+       exp(middle_a) AS baseline_ns, exp(middle_b) AS self_ns, ratio,
+       ratio * exp(-margin) AS low, ratio * exp(margin) AS high,
+       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS verdict,
+       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS why,
+       baseline_peak_memory_bytes, peak_memory_bytes, baseline_matmul_flops, matmul_flops,
+       baseline_bytes, bytes, baseline_roofline_fraction, roofline_fraction, baseline_bound, bound
+FROM compared;

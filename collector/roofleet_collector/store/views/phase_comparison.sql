@@ -1,0 +1,60 @@
+-- What changed between two runs of one model in each phase: one row an ordered pair of runs and phase. Name both runs in WHERE. A phase of one of them only has NULL on the other side.
+-- baseline_run_id: The run that is compared with.
+-- run_id: The run that is compared.
+-- phase: `prefill`, `decode` or `forward`.
+-- baseline_ns: Typical bare step of the baseline, in ns.
+-- bare_ns: Typical bare step of the run, in ns.
+-- ratio: bare_ns over baseline_ns; below 1 is faster.
+-- low: Lower end of its 95 % confidence interval (Welch's t over iterations, on logarithms); NULL with fewer than 3 iterations of either.
+-- high: Upper end of the same.
+-- verdict: `faster`, `slower`, `same` (the interval is within 2 % of no change) or `unclear`.
+-- why: Why the verdict is `unclear`.
+-- baseline_peak_bytes: Most memory of the phase in the baseline, in bytes.
+-- peak_bytes: The same in the run, in bytes.
+-- baseline_matmul_flops: Matrix-product and attention work of a step of the baseline, in FLOP.
+-- matmul_flops: The same of the run, in FLOP.
+-- baseline_bytes: Bytes a step of the baseline moves.
+-- bytes: Bytes a step of the run moves.
+-- baseline_weight_bytes: Weights a step of the baseline reads, in bytes.
+-- weight_bytes: Weights a step of the run reads, in bytes.
+-- baseline_roofline_fraction: Time at the roof over the time taken, in the baseline.
+-- roofline_fraction: The same in the run.
+CREATE OR REPLACE VIEW phase_comparison AS
+WITH samples AS (
+    SELECT run_id, phase, avg(ln(bare_ns)) AS middle, var_samp(ln(bare_ns)) / count(*) AS square, count(*) AS n
+    FROM phase_iterations GROUP BY run_id, phase
+),
+sides AS NOT MATERIALIZED (
+    SELECT p.run_id, p.phase, s.middle, s.square, s.n, p.noise, m.peak_bytes, p.matmul_flops, p.weight_bytes,
+           p.weight_bytes + p.activation_bytes + p.kv_bytes AS bytes, p.roofline_fraction
+    FROM phase_summary p
+    LEFT JOIN samples s ON s.run_id = p.run_id AND s.phase = p.phase
+    LEFT JOIN phase_memory m ON m.run_id = p.run_id AND m.phase = p.phase
+),
+pairs AS NOT MATERIALIZED (
+    SELECT a.run_id AS baseline_run_id, b.run_id, x.phase
+    FROM runs a
+    JOIN models ma ON ma.model_id = a.model_id
+    JOIN models mb ON mb.name = ma.name
+    JOIN runs b ON b.model_id = mb.model_id AND b.run_id <> a.run_id
+    CROSS JOIN (VALUES ('prefill'), ('decode'), ('forward')) x(phase)
+),
+compared AS (
+    SELECT k.*, a.middle AS middle_a, b.middle AS middle_b, exp(b.middle - a.middle) AS ratio,
+           difference_margin(a.square, a.n, b.square, b.n) AS margin,
+           a.noise AS baseline_noise, b.noise, a.peak_bytes AS baseline_peak_bytes, b.peak_bytes,
+           a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
+           a.weight_bytes AS baseline_weight_bytes, b.weight_bytes,
+           a.roofline_fraction AS baseline_roofline_fraction, b.roofline_fraction
+    FROM pairs k
+    LEFT JOIN sides a ON a.run_id = k.baseline_run_id AND a.phase = k.phase
+    LEFT JOIN sides b ON b.run_id = k.run_id AND b.phase = k.phase
+    WHERE a.run_id IS NOT NULL OR b.run_id IS NOT NULL
+)
+SELECT baseline_run_id, run_id, phase, exp(middle_a) AS baseline_ns, exp(middle_b) AS bare_ns, ratio,
+       ratio * exp(-margin) AS low, ratio * exp(margin) AS high,
+       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS verdict,
+       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS why,
+       baseline_peak_bytes, peak_bytes, baseline_matmul_flops, matmul_flops, baseline_bytes, bytes,
+       baseline_weight_bytes, weight_bytes, baseline_roofline_fraction, roofline_fraction
+FROM compared;
