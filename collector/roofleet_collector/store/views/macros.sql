@@ -60,7 +60,7 @@ CREATE OR REPLACE MACRO why_unclear(ratio, low, high, baseline_noise, noise) AS
          WHEN noise IS NOT NULL THEN concat('the run is too noisy: ', noise)
          WHEN low IS NULL OR high IS NULL THEN 'fewer than 3 iterations on one side'
          WHEN low <= 1 AND high >= 1 THEN 'the interval includes no difference'
-         ELSE 'the difference may be under 2 %' END;
+         ELSE 'the difference is under 2 %' END;
 
 -- Why a phase's time cannot be told: its interval is wider than 5 % of the middle either way; NULL if it is not.
 CREATE OR REPLACE MACRO interval_noise(low, high) AS

@@ -1,0 +1,205 @@
+"""Whether two runs differ: the arithmetic by hand, what is never claimed, and the same numbers in SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from roofleet_agent.rows import table_of
+from roofleet_analysis.comparison import Sample, compare, sample, t_quantile
+from roofleet_collector.store.schema import migrate
+
+RUN = {
+    "host_id": "h", "device_id": "d", "model_id": "m", "status": "done", "dtype": "fp32", "variant": "base",
+    "started_at": datetime(2026, 1, 1, tzinfo=UTC), "weights": "random", "engine": "test", "batch_size": 1,
+    "prompt_tokens": 8, "new_tokens": 2, "logits": "last", "iterations": 5, "warmup": 0,
+}  # fmt: skip
+MODEL = {"model_id": "m", "name": "tiny", "origin": "catalog", "architecture": "T", "task": "generate",
+         "parameters": 1}  # fmt: skip
+
+
+def made(*times: float) -> Sample:
+    """The sample of these times."""
+    found = sample(times)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    # the 97.5 % column of the printed tables
+    [(2, 4.302653), (3, 3.182446), (4, 2.776445), (5, 2.570582), (10, 2.228139), (30, 2.042272)],
+)
+def test_students_t_is_that_of_the_tables(freedom: float, t: float) -> None:
+    """The quantile agrees with the tables to 0.01 %."""
+    assert t_quantile(freedom) == pytest.approx(t, rel=1e-4)
+
+
+def test_an_interval_is_worked_out_on_logarithms() -> None:
+    """The logarithms 0, 1, 2 have mean 1, variance 1 and error sqrt(1/3): 1 -+ 4.3027 x 0.57735."""
+    found = made(1, math.e, math.e**2)
+    assert found.typical_ns == pytest.approx(math.e)
+    low, high = found.interval() or (0, 0)
+    assert (math.log(low), math.log(high)) == pytest.approx(
+        (1 - 4.302653 * 0.577350, 1 + 4.302653 * 0.577350), rel=1e-3
+    )
+
+
+def test_two_iterations_have_no_interval() -> None:
+    """Below three iterations there is a ratio and no interval, and nothing is claimed."""
+    assert made(1, 1).interval() is None
+    change = compare(made(100, 100), made(50, 50, 50))
+    assert change.ratio == pytest.approx(0.5)
+    assert (change.low, change.high) == (None, None)
+    assert (change.verdict, change.why) == ("unclear", "fewer than 3 iterations on one side")
+
+
+def test_no_times_make_no_sample() -> None:
+    """Without an iteration there is nothing to compare, and a time of zero is a mistake."""
+    assert sample([]) is None
+    with pytest.raises(ValueError, match="above 0"):
+        sample([1.0, 0.0])
+
+
+def test_a_ratio_has_welchs_interval() -> None:
+    """Logarithms 0, 1, 2 against 3, 3, 3: the error is all the first side's, 1/3 with 2 degrees."""
+    change = compare(made(1, math.e, math.e**2), made(*[math.e**3] * 3))
+    assert math.log(change.ratio) == pytest.approx(2)
+    assert change.high is not None
+    assert math.log(change.high) == pytest.approx(2 + 4.302653 * math.sqrt(1 / 3), rel=1e-3)
+    # equal errors 1/3 and 1/3: 1 / (0.25 / 2 + 0.25 / 2) = 4 degrees of freedom
+    equal = compare(made(1, math.e, math.e**2), made(math.e, math.e**2, math.e**3))
+    assert equal.high is not None
+    assert math.log(equal.high) == pytest.approx(1 + 2.776445 * math.sqrt(2 / 3), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "run", "verdict", "why"),
+    [
+        ((100, 101, 102), (50, 51, 52), "faster", None),
+        ((50, 51, 52), (100, 101, 102), "slower", None),
+        ((100, 100.1, 100.2), (100, 100.1, 100.3), "same", None),
+        ((100, 120, 140), (90, 110, 130), "unclear", "the interval includes no difference"),
+        # 1.9 % apart, and surely so: the interval is beyond 2 % on one side
+        ((100, 100.1, 100.2), (101.9, 102, 102.1), "unclear", "the difference is under 2 %"),
+    ],
+)
+def test_the_verdict_is_what_the_interval_allows(
+    baseline: tuple[float, ...], run: tuple[float, ...], verdict: str, why: str | None
+) -> None:
+    """Faster and slower need an interval without 1 and 2 %, same needs an interval within 2 %."""
+    change = compare(made(*baseline), made(*run))
+    assert (change.verdict, change.why) == (verdict, why)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_nothing_is_claimed_of_a_noisy_side(side: int) -> None:
+    """Half the time is no speed-up while other work was on the machine, and the side is named."""
+    noise: list[str | None] = [None, None]
+    noise[side] = "other work"
+    change = compare(made(100, 101, 102), made(50, 51, 52), *noise)
+    assert change.verdict == "unclear"
+    assert change.why == f"the {('baseline', 'run')[side]} is too noisy: other work"
+
+
+times = st.lists(st.floats(1e3, 1e10), min_size=1, max_size=7)
+
+
+@given(times, times)
+def test_the_comparison_the_other_way_round_is_its_reciprocal(a: list[float], b: list[float]) -> None:
+    """Which run is the baseline changes the direction and nothing else."""
+    there, back = compare(made(*a), made(*b)), compare(made(*b), made(*a))
+    assert there.ratio * back.ratio == pytest.approx(1)
+    if there.low is not None and back.high is not None:
+        assert there.low <= there.ratio
+        assert there.low * back.high == pytest.approx(1)
+
+
+@given(times, times)
+def test_a_claim_is_never_inside_the_noise(a: list[float], b: list[float]) -> None:
+    """Whatever the times, faster and slower have an interval that excludes no difference, and 2 %."""
+    change = compare(made(*a), made(*b))
+    if change.verdict in ("faster", "slower"):
+        assert change.low is not None
+        assert change.high is not None
+        assert change.high < 1 or change.low > 1
+        assert abs(change.ratio - 1) >= 0.019999
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with the views and two runs of one model."""
+    connection = duckdb.connect()
+    migrate(connection)
+    _insert(connection, "models", [MODEL])
+    _insert(connection, "runs", [RUN | {"run_id": name} for name in ("a", "b")])
+    _insert(connection, "layers", [
+        {"run_id": name, "path": "x", "layer_index": 0, "depth": 1, "module_type": "L", "role": "mlp",
+         "is_leaf": True, "parameters": 0, "parameter_bytes": 0} for name in ("a", "b")
+    ])  # fmt: skip
+    yield connection
+    connection.close()
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
+    connection.register("arriving", table_of(table, rows))
+    connection.execute(f"INSERT INTO {table} SELECT * FROM arriving")
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, runs: dict[str, list[int]]) -> None:
+    """One decode step an iteration, bare and timed alike, and one layer that takes all of it."""
+    connection.execute("DELETE FROM steps; DELETE FROM spans")
+    common = {"phase": "decode", "step_index": 0, "start_ns": 0}
+    _insert(connection, "steps", [
+        common | {"run_id": name, "pass": kind, "iteration": i, "is_warmup": False, "duration_ns": ns,
+                  "tokens": 1, "cache_tokens": 8}
+        for name, listed in runs.items() for i, ns in enumerate(listed) for kind in ("bare", "timed")
+    ])  # fmt: skip
+    _insert(connection, "spans", [
+        common | {"run_id": name, "iteration": i, "path": "x", "duration_ns": ns, "self_ns": ns}
+        for name, listed in runs.items() for i, ns in enumerate(listed)
+    ])  # fmt: skip
+
+
+whole_times = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=6) | st.lists(
+    st.integers(100_000, 103_000), min_size=3, max_size=6
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(whole_times, whole_times)
+def test_sql_and_python_give_the_same_numbers(
+    database: duckdb.DuckDBPyConnection, a: list[int], b: list[int]
+) -> None:
+    """The views and this module agree on every interval, ratio, verdict and reason, for phases and layers."""
+    _fill(database, {"a": a, "b": b})
+    intervals = database.sql(
+        "SELECT bare_typical_ns, bare_low_ns, bare_high_ns, noise FROM phase_summary ORDER BY run_id"
+    ).fetchall()
+    for listed, (typical, low, high, _) in zip((a, b), intervals, strict=True):
+        mine = made(*listed)
+        assert typical == pytest.approx(mine.typical_ns, rel=1e-9)
+        assert (low, high) == (
+            (None, None) if mine.interval() is None else pytest.approx(mine.interval(), rel=1e-9)
+        )
+    change = compare(made(*a), made(*b), intervals[0][3], intervals[1][3])
+    assume(all(abs(edge - x) > 1e-9 for x in (change.ratio, change.low, change.high) if x is not None
+               for edge in (0.98, 1, 1.02)) or a == b)  # fmt: skip
+    for view in ("phase_comparison", "layer_comparison"):
+        found = database.sql(
+            f"SELECT ratio, low, high, verdict, why FROM {view} WHERE baseline_run_id = 'a' AND run_id = 'b'"
+        ).fetchall()
+        assert len(found) == 1
+        ratio, low, high, verdict, why = found[0]
+        assert ratio == pytest.approx(change.ratio, rel=1e-9)
+        assert (low is None) == (change.low is None)
+        if change.low is not None:
+            assert (low, high) == pytest.approx((change.low, change.high), rel=1e-9)
+        assert (verdict, why) == (change.verdict, change.why)
