@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from roofleet.fitting import Memory, largest_sizes, positions_of
 from roofleet_agent import profiling
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
 from roofleet_agent.engines.transformers import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
-from roofleet_agent.measuring.passes import peak_of_first_step
 from roofleet_agent.registry import find_engine
 from roofleet_agent.run_rows import op_rows
 from roofleet_agent.workload import ModelRequest, Workload
@@ -19,47 +19,78 @@ from roofleet_analysis.costs.rows import op_of, total
 from roofleet_analysis.roofline import lower_bound
 
 if TYPE_CHECKING:
+    from roofleet.running import Show
     from roofleet_agent.tracing import TraceResult
     from roofleet_analysis.catalogs.hardware import Hardware
 
 
 def analyze(
-    request: ModelRequest, dtype: str, workload: Workload, hardware: Sequence[Hardware]
+    request: ModelRequest,
+    dtype: str,
+    workload: Workload,
+    hardware: Sequence[Hardware],
+    *,
+    largest: bool = False,
+    show: Show = lambda what, fraction: None,
 ) -> dict[str, Any]:
     """Parameters, FLOPs, bytes and memory of a model, and the least time of its phases on hardware.
 
     `dtype` may be `auto`: the one the model was published in. `decode` is one token after a cache of the
-    prompt; it is left out where the model has no position for that token.
+    prompt, and for memory the last one of the workload; it is left out where the model has no position for
+    that token. With `largest` each hardware has the largest batch and prompt it holds, None for a module,
+    which brings its own inputs.
     """
     dtype = _dtype(request, dtype)
+    show("tracing on meta", 0.1)
     traced = _trace(request, dtype, workload)
     session, traces = traced.session, traced.phases
-    parameters = sum(p.numel() for p in session.module.parameters())
-    costs = {phase: phase_cost(traced) for phase, traced in traces.items()}
+    shape = _shape(request, session, workload)
+    show("counting", 0.4)
+    costs = {phase: phase_cost(found) for phase, found in traces.items()}
+    memory = Memory(request, dtype, traced)
+    show("following its memory", 0.6)
+    phases = memory.phases(shape)
+    needed = max(found.peak_bytes for found in phases.values())
     result = {
         "model": request.name,
         "dtype": dtype,
-        "batch_size": workload.batch_size,
-        "prompt_tokens": session.prompt_tokens,
+        "variant": workload.variant.name,
+        "attention": session.attention,
+        "batch_size": shape.batch_size,
+        "prompt_tokens": shape.prompt_tokens,
+        "new_tokens": shape.new_tokens,
         "logits": workload.logits,
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in session.module.parameters()),
         "parameter_bytes": traced.weight_bytes,
         "kv_bytes_per_token": profiling.kv_bytes_per_token(session, dtype),
-        "memory": _memory(session, workload, dtype, traced.weight_bytes),
+        "memory": {
+            "weight_bytes": memory.weight_bytes,
+            "kv_cache_bytes": _full_cache(session, shape, dtype),
+            "needed_bytes": needed,
+            "phases": {p: asdict(found) | {"peak_bytes": found.peak_bytes} for p, found in phases.items()},
+        },
         "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
-        "hardware": [
+    }
+    session.close()
+    found = []
+    for number, chip in enumerate(hardware):
+        if largest:
+            show(f"looking for what {chip.name} holds", 0.7 + 0.3 * number / len(hardware))
+        searched = largest and request.origin != "module"
+        sizes = largest_sizes(request, memory, shape, chip.memory_bytes) if searched else None
+        found.append(
             {
                 "name": chip.name,
+                "memory_bytes": chip.memory_bytes,
+                "fits": needed <= chip.memory_bytes,
+                "largest": sizes,
                 "phases": {
                     phase: (asdict(bound) if (bound := lower_bound(cost, dtype, chip)) else None)
                     for phase, (cost, _) in costs.items()
                 },
             }
-            for chip in hardware
-        ],
-    }
-    session.close()
-    return result
+        )
+    return result | {"hardware": found}
 
 
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
@@ -83,6 +114,22 @@ def _trace(request: ModelRequest, dtype: str, workload: Workload) -> profiling.T
         return profiling.trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
 
 
+def _shape(request: ModelRequest, session: Session, workload: Workload) -> Workload:
+    """The workload as the model takes it: a module may have another batch than was asked for, a text has the
+    tokens it has, an encoder generates none, and no more are generated than there are positions for."""
+    batch = getattr(session, "batch_size", workload.batch_size)
+    new, positions = workload.new_tokens, positions_of(request)
+    if positions is not None:
+        new = min(new, positions - session.prompt_tokens + 1)  # the last one is never an input
+    return replace(
+        workload,
+        batch_size=batch,
+        prompt_tokens=session.prompt_tokens,
+        new_tokens=new if session.task == "generate" else 0,
+        prompt=None,
+    )
+
+
 def _dtype(request: ModelRequest, wanted: str) -> str:
     if wanted != "auto":
         return wanted
@@ -102,15 +149,7 @@ def _figures(cost: Cost, unknown: list[str]) -> dict[str, Any]:
     }
 
 
-def _memory(session: Session, workload: Workload, dtype: str, weights: int) -> dict[str, int]:
-    """Bytes to hold the model and its workload: weights, the cache when all tokens are there, and the most
-    that is live beside the weights in the first step."""
+def _full_cache(session: Session, workload: Workload, dtype: str) -> int:
+    """Bytes of the cache when all tokens of all sequences are in it."""
     tokens = session.prompt_tokens + max(workload.new_tokens - 1, 0)
-    cache = session.cache_elements(tokens) * workload.batch_size * DTYPE_BYTES[dtype]
-    first_step = peak_of_first_step(session)
-    return {
-        "weight_bytes": weights,
-        "kv_cache_bytes": cache,
-        "first_step_peak_bytes": first_step,
-        "total_bytes": weights + max(first_step, cache),
-    }
+    return session.cache_elements(tokens) * workload.batch_size * DTYPE_BYTES[dtype]

@@ -1,0 +1,128 @@
+"""An analysis as text: what a model is, what a step costs, what it holds, and where it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from roofleet.console import facts, table
+from roofleet_analysis.units import (
+    UNKNOWN,
+    capacity_text,
+    count_text,
+    flops_text,
+    time_text,
+    traffic_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Found = dict[str, Any]
+
+
+def print_analysis(out: Console, result: Found) -> None:
+    """Prints what `roofleet.analysis.analyze` returned."""
+    from rich.markup import escape
+
+    changed = "".join(
+        f", {escape(result[key])}"
+        for key, usual in (("variant", "base"), ("attention", None))
+        if result[key] not in (usual, None)
+    )
+    out.print(
+        f"\n[bold]{escape(result['model'])}[/bold], {result['dtype']}{changed}, "
+        f"batch {result['batch_size']}, {result['prompt_tokens']} prompt tokens"
+        + (f", {result['new_tokens']} new tokens" if result["new_tokens"] else "")
+        + f", logits {result['logits']}"
+    )
+    kv, memory = result["kv_bytes_per_token"], result["memory"]
+    cache = f"{capacity_text(kv)} a token, {capacity_text(memory['kv_cache_bytes'])} with all of them"
+    out.print(
+        facts(
+            [
+                ("parameters", f"{count_text(result['parameters'])} ({result['parameters']:,})"),
+                ("KV cache", cache if kv is not None else "none"),
+                ("memory needed", capacity_text(memory["needed_bytes"])),
+            ]
+        )
+    )
+    out.print(_steps(result["phases"]))
+    for figures in result["phases"].values():
+        if figures["unknown_ops"]:
+            out.print("no formula for: " + ", ".join(figures["unknown_op_names"]), markup=False)
+    out.print(_memory(memory["phases"]))
+    out.print(_hardware(result))
+    for line in _notes(result):
+        out.print(line, markup=False, style="dim")
+
+
+def _steps(phases: Found) -> Any:
+    rows = [
+        [
+            phase,
+            flops_text(f["matmul_flops"]),
+            flops_text(f["other_flops"]),
+            traffic_text(f["weight_bytes"]),
+            traffic_text(f["activation_bytes"]),
+            traffic_text(f["kv_bytes"]),
+            str(f["unknown_ops"]),
+        ]
+        for phase, f in phases.items()
+    ]
+    headers = ["phase", "matmul", "other", "weights", "activations", "KV cache", "unknown ops"]
+    return table("One step: work, and bytes read and written", headers, rows, right=range(1, 7))
+
+
+def _memory(phases: Found) -> Any:
+    rows = [
+        [
+            "last decode" if phase == "decode" else phase,
+            *(capacity_text(f[f"{kind}_bytes"]) for kind in ("weight", "kv", "activation", "peak")),
+            f"{f['peak_path'] or '(the model itself)'}, {f['peak_op']}",
+        ]
+        for phase, f in phases.items()
+    ]
+    headers = ["step", "weights", "KV cache", "activations", "together", "at"]
+    return table("Memory at the peak of a step", headers, rows, right=range(1, 5))
+
+
+def _hardware(result: Found) -> Any:
+    searched = any(chip["largest"] for chip in result["hardware"])
+    headers = ["hardware", "memory", "fits"] + (["largest batch", "largest prompt"] if searched else [])
+    right = [1, *((3, 4) if searched else ())]
+    for phase in result["phases"]:
+        right.append(len(headers))
+        headers += [f"{phase} at least", "bound"]
+    rows = []
+    for chip in result["hardware"]:
+        cells = [chip["name"], capacity_text(chip["memory_bytes"]), "yes" if chip["fits"] else "no"]
+        if searched:
+            cells += [_size(chip["largest"], name) for name in ("batch_size", "prompt_tokens")]
+        for bound in chip["phases"].values():
+            cells += [time_text(bound["lower_bound_ns"]), bound["bound"]] if bound else ["no roof", UNKNOWN]
+        rows.append(cells)
+    return table("Hardware: what fits, and the time no step can beat", headers, rows, right=right)
+
+
+def _size(largest: Found | None, name: str) -> str:
+    if largest is None:
+        return UNKNOWN
+    found = largest[name]
+    if not found["value"]:
+        return "none"
+    more = {"positions": " (all positions)", "search": " or more", "memory": ""}
+    return f"{found['value']:,}{more[found['limited_by']]}"
+
+
+def _notes(result: Found) -> Iterable[str]:
+    """How figures were found, where that is not plain."""
+    yield "Memory is that of tensors; what kernels and the driver take comes on top."
+    searched = [chip["largest"] for chip in result["hardware"] if chip["largest"]]
+    if searched:
+        traced = sum(found["traced"] for chip in searched for found in chip.values())
+        yield (
+            f"Largest batch at {result['prompt_tokens']} prompt tokens, largest prompt at batch "
+            f"{result['batch_size']}: {traced} sizes were traced; each answer fits, and one more was traced "
+            "and does not."
+        )

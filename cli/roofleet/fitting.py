@@ -1,0 +1,176 @@
+"""Whether a model fits: its exact memory at any size, traced on `meta`, and the largest size that does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Session, Step
+from roofleet_agent.engines.transformers import load_config
+from roofleet_agent.measuring.passes import MemoryFound, PhaseMemory, memory_of
+from roofleet_agent.registry import find_engine
+from roofleet_agent.storage import stored_bytes
+from roofleet_agent.workload import ModelRequest, Workload, phases_of
+from roofleet_analysis.memory import largest
+
+if TYPE_CHECKING:
+    from roofleet_agent.measuring.memory import LayerMemory
+    from roofleet_agent.profiling import Traced
+
+_MOST_TOKENS = 2**25
+"""Tokens of all sequences beyond which no size is looked at: their ids alone take 256 MiB here."""
+
+
+class Memory:
+    """The memory of one model in one dtype, at any batch, prompt and number of new tokens.
+
+    Of decode it is that of the last step, when the cache is fullest. Tensors are counted, exactly as the
+    memory pass of a run counts them: what kernels take beside them and what a driver keeps comes on top.
+    """
+
+    def __init__(self, request: ModelRequest, dtype: str, traced: Traced) -> None:
+        self._request, self._engine = request, find_engine(request)
+        self._task = traced.session.task
+        module = traced.session.module
+        parameters = list(module.parameters())
+        # Where and in what the model could be traced: see trace_phases.
+        self._device = parameters[0].device if parameters else torch.device("meta")
+        names = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
+        self._dtype = names.get(parameters[0].dtype, dtype) if parameters else dtype
+        self._scale = DTYPE_BYTES[dtype] // DTYPE_BYTES[self._dtype]
+        buffers = stored_bytes(module) - sum(p.numel() * p.element_size() for p in parameters)
+        self.weight_bytes = traced.weight_bytes + buffers
+        self._known: dict[tuple[str, Workload], MemoryFound] = {}
+
+    def phases(self, workload: Workload) -> dict[str, PhaseMemory]:
+        """The memory of each phase of a workload; WorkloadRefused if the model has no positions for it."""
+        names = phases_of(self._task, workload.new_tokens)
+        return {phase: self.of(phase, workload) for phase in names}
+
+    def of(self, phase: str, workload: Workload) -> PhaseMemory:
+        """The memory of one phase at its peak."""
+        memory = self._found(phase, workload).phases[phase]
+        return replace(
+            memory,
+            weight_bytes=self.weight_bytes,
+            kv_bytes=memory.kv_bytes * self._scale,
+            activation_bytes=memory.activation_bytes * self._scale,
+            peak_step_index=workload.new_tokens - 2 if phase == "decode" else 0,
+        )
+
+    def layers(self, phase: str, workload: Workload) -> list[LayerMemory]:
+        """What each layer found and left in that step, in the dtype it was traced in."""
+        return self._found(phase, workload).layers[phase]
+
+    def _found(self, phase: str, workload: Workload) -> MemoryFound:
+        key = (phase, workload)
+        if key not in self._known:
+            if phase == "decode":
+                self._known[key] = self._last_decode(workload)
+            else:
+                session = self._load(workload)
+                self._known[key] = memory_of(session, _steps(session, last=0))
+        return self._known[key]
+
+    def _last_decode(self, workload: Workload) -> MemoryFound:
+        """The last step, after a longer prompt instead of all the steps before it.
+
+        The cache is the same then, but for a sliding window: after a prompt it holds on to all of it and
+        lets go with the next token. There one more step comes between.
+        """
+        new = workload.new_tokens
+        for steps in (1, 2):
+            shorter = replace(
+                workload,
+                prompt=None,
+                prompt_tokens=workload.prompt_tokens + new - 1 - steps,
+                new_tokens=steps + 1,
+                logits=workload.logits if steps == new - 1 else "last",
+            )
+            session = self._load(shorter)
+            found = memory_of(session, _steps(session, last=steps))
+            if steps == new - 1 or not any(_holds_more(tensor) for tensor in session.cache()):
+                break
+        return found
+
+    def _load(self, workload: Workload) -> Session:
+        return self._engine.load(self._request, self._device, self._dtype, workload)
+
+
+def largest_sizes(request: ModelRequest, memory: Memory, workload: Workload, capacity: int) -> dict[str, Any]:
+    """The largest batch at this prompt and the largest prompt at this batch that `capacity` bytes hold.
+
+    Each is a mapping: `value` (0 if none fits), its `bytes`, the bytes of the next size, what it is
+    `limited_by` (memory, positions, or search: no larger size was looked at), and how many were traced.
+    """
+    generated = max(workload.new_tokens - 1, 0)  # the last token generated is never an input
+    tokens = workload.prompt_tokens + generated
+    batches = max(_MOST_TOKENS // tokens, 1)
+    prompts = max(_MOST_TOKENS // workload.batch_size - generated, 1)
+    positions = positions_of(request)
+    limit = "search" if positions is None or positions - generated > prompts else "positions"
+    if positions is not None:
+        prompts = min(prompts, positions - generated)
+    return {
+        "batch_size": _largest(memory, workload, capacity, "batch_size", batches, "search"),
+        "prompt_tokens": _largest(memory, workload, capacity, "prompt_tokens", prompts, limit),
+    }
+
+
+def _largest(
+    memory: Memory, workload: Workload, capacity: int, field: str, most: int, limit: str
+) -> dict[str, Any]:
+    if memory.weight_bytes > capacity:
+        return {"value": 0, "bytes": None, "next_bytes": None, "limited_by": "memory", "traced": 0}
+    peaks = {phase: found.peak_bytes for phase, found in memory.phases(workload).items()}
+    traced: set[int] = set()
+    answer, next_bytes, begin = most, None, getattr(workload, field)
+    # The phase with the higher peak gives the answer; the other one is asked whether it fits there too.
+    for phase in sorted(peaks, key=lambda phase: -peaks[phase]):
+
+        def needs(size: int, phase: str = phase) -> int:
+            return memory.of(phase, _sized(workload, field, size)).peak_bytes
+
+        found = largest(needs, capacity, begin, answer)
+        traced |= set(found.needed)
+        next_bytes = found.needed.get(found.answer + 1, next_bytes)
+        answer = begin = found.answer
+        if not answer:
+            break
+    held = memory.phases(_sized(workload, field, answer)) if answer else {}
+    return {
+        "value": answer,
+        "bytes": max((found.peak_bytes for found in held.values()), default=None),
+        "next_bytes": next_bytes,
+        "limited_by": limit if answer == most else "memory",
+        "traced": len(traced),
+    }
+
+
+def _sized(workload: Workload, field: str, size: int) -> Workload:
+    if field == "batch_size":
+        return replace(workload, batch_size=size)
+    return replace(workload, prompt_tokens=size, prompt=None)
+
+
+def positions_of(request: ModelRequest) -> int | None:
+    """Positions the model has; None where its configuration names no limit, as a module has none."""
+    if request.origin == "module":
+        return None
+    most = getattr(load_config(request).get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) else None
+
+
+def _steps(session: Session, last: int) -> Iterator[Step]:
+    """The steps of an iteration up to one; those before it under a name of their own."""
+    for number, step in enumerate(session.iteration()):
+        yield step if number == last else replace(step, phase="before")
+        if number == last:
+            return
+
+
+def _holds_more(tensor: torch.Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
