@@ -48,7 +48,7 @@ def _step(kind: str, phase: str, index: int, ns: int, iteration: int = 1) -> dic
     }  # fmt: skip
 
 
-def _span(path: str, ns: int, self_ns: int, index: int = 0, phase: str = "decode") -> dict[str, Any]:
+def _span(path: str, ns: int, self_ns: int | None, index: int = 0, phase: str = "decode") -> dict[str, Any]:
     return {
         "run_id": "r", "phase": phase, "iteration": 1, "step_index": index, "path": path, "start_ns": 0,
         "duration_ns": ns, "self_ns": self_ns,
@@ -267,3 +267,21 @@ def test_the_fleet_shows_the_latest_reading(filled: DuckDBStore) -> None:
     assert row == {
         "utilization": 0.5, "temperature_c": None, "power_w": None, "runs": 1, "is_online": None,
     }  # fmt: skip
+
+
+def test_the_fleet_lists_no_device_that_runs_nothing(filled: DuckDBStore) -> None:
+    """`meta`, on which models are only counted, is no device, and a host with nothing else is not listed."""
+    device = {"kind": "cpu", "name": "meta", "backend": "meta", "device_index": 0}
+    hosts = [{"host_id": "laptop", "hostname": "two"}, {"host_id": "new", "hostname": "three"}]
+    devices = [device | {"device_id": f"{host}/meta", "host_id": host} for host in ("h", "laptop")]
+    filled.append(
+        Append({"hosts": table_of("hosts", hosts), "devices": table_of("devices", devices)})
+    ).result()
+    rows = (
+        filled.query("SELECT hostname, device_name FROM fleet_status ORDER BY hostname")
+        .read_all()
+        .to_pylist()
+    )
+    assert rows == [
+        {"hostname": "one", "device_name": "chip"}, {"hostname": "three", "device_name": None},
+    ]  # fmt: skip
