@@ -90,7 +90,8 @@ def cost_of(op: Op) -> Cost | None:
     """The cost of an op, None if there is no formula for it or the formula does not know its operands' form.
 
     Bytes are the compulsory traffic: each input read once and each output written once, by the storage in
-    use. A view costs nothing. A weight that is written counts as weight traffic like one that is read.
+    use. A view costs nothing. A weight that is written counts as weight traffic like one that is read. An op
+    of a folded loop (attribute `repeat`) costs that many times one round's.
     """
     if op.is_view:
         return Cost()
@@ -108,12 +109,13 @@ def cost_of(op: Op) -> Cost | None:
     for index, tensor in enumerate(op.outputs):
         role = "kv_write" if tensor.role == "kv" else tensor.role
         moved[role] += work.written.get(index, tensor.bytes)
+    rounds = op.attributes.get("repeat", 1)
     return Cost(
-        matmul_flops=work.matmul_flops,
-        causal_flops=work.matmul_flops if work.causal_flops is None else work.causal_flops,
-        other_flops=work.other_flops,
-        weight_bytes=moved["weight"],
-        activation_bytes=moved["activation"],
-        kv_read_bytes=moved["kv_read"],
-        kv_write_bytes=moved["kv_write"],
+        matmul_flops=rounds * work.matmul_flops,
+        causal_flops=rounds * (work.matmul_flops if work.causal_flops is None else work.causal_flops),
+        other_flops=rounds * work.other_flops,
+        weight_bytes=rounds * moved["weight"],
+        activation_bytes=rounds * moved["activation"],
+        kv_read_bytes=rounds * moved["kv_read"],
+        kv_write_bytes=rounds * moved["kv_write"],
     )

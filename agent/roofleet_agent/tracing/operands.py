@@ -1,0 +1,102 @@
+"""What an operand is: shape, dtype and bytes of plain, wrapped and packed tensors, and plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from roofleet_agent.storage import plain_tensors
+
+DTYPE_NAMES = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float8_e4m3fn: "fp8",
+    torch.float8_e5m2: "fp8",
+    torch.int8: "int8",
+    torch.uint8: "uint8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
+    torch.bool: "bool",
+    torch.qint8: "int8",
+    torch.quint8: "uint8",
+}
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """The dtype data is kept in: a quantised weight has that of its integers, `int4` if two share a byte."""
+    data = max(plain_tensors(tensor), key=lambda t: t.numel() * t.element_size())
+    if data is not tensor and tensor.numel() and not data.is_floating_point():
+        bits = 8 * data.numel() * data.element_size() / tensor.numel()
+        if bits <= 5:  # rows may be padded, and scales packed between the numbers
+            return "int4"
+    return DTYPE_NAMES.get(data.dtype, str(data.dtype).removeprefix("torch."))
+
+
+def covered_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of storage a view covers: a dimension that repeats the same data counts once.
+
+    A tensor that wraps others takes what they take, scales and zero points included.
+    """
+    total = 0
+    for plain in plain_tensors(tensor):
+        elements = 1
+        for size, stride in zip(plain.shape, plain.stride(), strict=True):
+            elements *= size if stride or size == 0 else 1
+        total += elements * plain.element_size() + _scale_bytes(plain)
+    return total
+
+
+def _scale_bytes(tensor: torch.Tensor) -> int:
+    """Of torch's own quantised tensors, which keep scale and zero point in fields beside the data."""
+    if not tensor.is_quantized or tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return 0
+    scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return int(scales.numel() * scales.element_size() + zeros.numel() * zeros.element_size())
+
+
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested lists, tuples and dicts, in order."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from tensors_in(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from tensors_in(item)
+
+
+def packed_weights(args: Sequence[Any]) -> list[torch.Tensor]:
+    """The weight and bias in the packed parameters of torch's own quantised layers, which are no tensors."""
+    found = []
+    for value in args:
+        if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
+            unpacked = value.unpack()
+            parts = unpacked if isinstance(unpacked, tuple) else (unpacked,)
+            found += [part for part in parts if isinstance(part, torch.Tensor)]
+    return found
+
+
+def plain_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that are numbers, texts, flags or lists of numbers, under their names in the schema."""
+    found: dict[str, Any] = {}
+    schema = getattr(func, "_schema", None)
+    if schema is not None:
+        for argument, value in zip(schema.arguments, args, strict=False):
+            _keep(found, argument.name, value)
+    for name, value in kwargs.items():
+        _keep(found, name, value)
+    return found
+
+
+def _keep(found: dict[str, Any], name: str, value: Any) -> None:
+    plain = (bool, int, float, str)
+    if isinstance(value, plain) or (
+        isinstance(value, (list, tuple)) and value and all(isinstance(item, plain) for item in value)
+    ):
+        found[name] = value

@@ -1,0 +1,248 @@
+"""Notes every op of a step while it runs: the modes that see it, and who wrote and read what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+
+from roofleet_agent.storage import plain_tensors
+from roofleet_agent.tracing.folding import fold
+from roofleet_agent.tracing.operands import (
+    covered_bytes,
+    dtype_name,
+    packed_weights,
+    plain_arguments,
+    tensors_in,
+)
+from roofleet_agent.tracing.records import Edge, TracedOp, TracedTensor, TraceResult
+
+_BOOKKEEPING = frozenset({"aten::lift_fresh", "aten::detach", "aten::detach_", "aten::alias"})
+"""Torch's own housekeeping, which differs between devices and neither computes nor moves anything."""
+
+_PICKS = frozenset({"aten.index", "aten.index_select"})
+"""How experts that run as a batched product fetch their weights."""
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A tensor as seen, classified only after the step: what it is depends on where its storage ends."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    storage: int
+
+
+@dataclass
+class _Seen:
+    path: str
+    op: str
+    inputs: list[_Operand]
+    outputs: list[_Operand]
+    is_view: bool
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Recorder(TorchDispatchMode):
+    """A dispatch mode: while it is entered it notes each op under the path on top of `path_stack`."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, experts_per_token: int | None) -> None:
+        super().__init__()
+        self._experts_per_token = experts_per_token
+        self.path_stack: list[str] = [""]
+        self._paused = False
+        self._seen: list[_Seen] = []
+        self._roles: dict[int, str] = {}
+        self._producer: dict[int, str] = {}
+        self._flows: dict[tuple[str, str], dict[int, int]] = {}
+        self._same: dict[int, int] = {}
+        # Storages are told apart by address: while they are kept here no address is used twice.
+        self._alive: list[Any] = []
+
+    def mark(self, tensors: Iterable[torch.Tensor], role: str) -> None:
+        """Says what the storages of these tensors are; the first word about a storage counts."""
+        for tensor in tensors:
+            for plain in plain_tensors(tensor):
+                self._roles.setdefault(self._storage(plain), role)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = _laid_out_as_fused(func, func(*args, **kwargs))
+        if not self._paused:
+            self._note(func, args, kwargs, result)
+        return result
+
+    def whole(self, name: str, call: Callable[[], Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs `call` and notes it as one op of that name, without the ops inside it."""
+        with self._pause():
+            result = call()
+        inputs = [self._operand(t) for t in tensors_in((args, kwargs))]
+        self._add(name, inputs, [self._operand(t) for t in tensors_in(result)], False, {})
+        return result
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        schema = getattr(func, "_schema", None)  # a higher-order op has none
+        if schema is None:
+            name, is_mutable = f"higher_order.{func.name()}", False
+        else:
+            name = f"{func.namespace}.{schema.name.partition('::')[2]}"
+            is_mutable = schema.is_mutable
+            if func.namespace == "prim" or schema.name in _BOOKKEEPING:
+                return
+        inputs = [self._operand(t) for t in tensors_in((args, kwargs))]
+        inputs += self._packed(args)
+        outputs = [self._operand(t) for t in tensors_in(result)]
+        if not outputs:
+            outputs = [self._operand(t) for t in tensors_in(_written(schema, args, kwargs))]
+        if not outputs and (schema is None or func.namespace == "aten"):
+            return  # a question, such as whether two shapes agree
+        read = {operand.storage for operand in inputs}
+        is_view = not is_mutable and bool(outputs) and all(o.storage in read for o in outputs)
+        if name == "aten.to" and _only_moves_a_number(inputs, outputs):
+            # A number made on the host for the device: on the CPU nothing happens at all.
+            is_view = True
+            self._same[outputs[0].storage] = inputs[0].storage
+        attributes = plain_arguments(func, args, kwargs)
+        if self._experts_per_token is not None and (
+            name == "aten._grouped_mm" or (name in _PICKS and self._roles.get(inputs[0].storage) == "weight")
+        ):
+            attributes["experts_per_token"] = self._experts_per_token
+        self._add(name, inputs, outputs, is_view, attributes)
+
+    def _add(
+        self,
+        name: str,
+        inputs: list[_Operand],
+        outputs: list[_Operand],
+        is_view: bool,
+        attributes: dict[str, Any],
+    ) -> None:
+        path = self.path_stack[-1]
+        for operand in inputs:
+            self._producer.setdefault(operand.storage, "")
+        if not is_view:  # a view reads nothing: whoever computes with it does
+            self._flow(inputs, path)
+            for operand in outputs:
+                self._producer[operand.storage] = path
+        self._seen.append(_Seen(path, name, inputs, outputs, is_view, attributes))
+
+    def leaves_the_model(self, model: nn.Module, args: Any, output: Any) -> None:
+        """A hook of the model: what it gives back flows to the model itself."""
+        self._flow([self._operand(tensor) for tensor in tensors_in(output)], "")
+
+    def _flow(self, operands: Sequence[_Operand], target: str) -> None:
+        for operand in operands:
+            source = self._producer.get(operand.storage, "")
+            if source != target:
+                flow = self._flows.setdefault((source, target), {})
+                flow[operand.storage] = max(flow.get(operand.storage, 0), operand.bytes)
+
+    def result(self) -> TraceResult:
+        """What was noted, loops folded."""
+        ops = [
+            TracedOp(
+                seen.path,
+                seen.op,
+                tuple(self._classified(o) for o in seen.inputs),
+                tuple(self._classified(o) for o in seen.outputs),
+                seen.is_view,
+                seen.attributes,
+            )
+            for seen in self._seen
+        ]
+        edges = []
+        for (source, target), flow in self._flows.items():
+            sizes = [size for storage, size in flow.items() if self._roles.get(storage) != "weight"]
+            if sizes:
+                edges.append(Edge(source, target, len(sizes), sum(sizes)))
+        return TraceResult(fold(ops), edges)
+
+    def _classified(self, operand: _Operand) -> TracedTensor:
+        role = self._roles.get(operand.storage, "activation")
+        return TracedTensor(operand.shape, operand.dtype, role, operand.bytes)
+
+    def _packed(self, args: Sequence[Any]) -> list[_Operand]:
+        with self._pause():
+            weights = packed_weights(args)
+            self.mark(weights, "weight")
+            return [self._operand(weight) for weight in weights]
+
+    def _operand(self, tensor: torch.Tensor) -> _Operand:
+        storage = self._storage(next(plain_tensors(tensor)))
+        return _Operand(tuple(tensor.shape), dtype_name(tensor), covered_bytes(tensor), storage)
+
+    def _storage(self, tensor: torch.Tensor) -> int:
+        storage = tensor.untyped_storage()
+        address: int = storage._cdata
+        if address not in self._roles and address not in self._producer:
+            self._alive.append(storage)
+        return self._same.get(address, address)
+
+
+class WholeProducts(TorchFunctionMode):
+    """Notes a product or lookup with a wrapped tensor, such as a quantised weight, as the op it stands for.
+
+    How the wrapper computes it, by integers, by unpacking first or by a kernel of its own, must not change
+    what is counted.
+    """
+
+    _names = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "embedding"})
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_")
+        if name not in self._names or not any(map(is_traceable_wrapper_subclass, tensors_in((args, kwargs)))):
+            return func(*args, **kwargs)
+        return self._recorder.whole(f"aten.{name}", lambda: func(*args, **kwargs), args, kwargs)
+
+
+def _written(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments an op writes into, for one that answers nothing, as kernels of users often do."""
+    if schema is None or not schema.is_mutable:
+        return []
+    named = {a.name: value for a, value in zip(schema.arguments, args, strict=False)} | kwargs
+    return [
+        named[a.name]
+        for a in schema.arguments
+        if a.alias_info is not None and a.alias_info.is_write and a.name in named
+    ]
+
+
+def _only_moves_a_number(inputs: Sequence[_Operand], outputs: Sequence[_Operand]) -> bool:
+    return len(outputs) == 1 and inputs[0].shape == () and inputs[0].dtype == outputs[0].dtype
+
+
+def _laid_out_as_fused(func: Any, result: Any) -> Any:
+    """Attention's answer in the memory layout that fused kernels give, [b, s, h, d].
+
+    `meta` answers in another, and so do a CPU's kernels for some masks and sizes; the reshape that follows
+    would be a copy on one device and not on the other.
+    """
+    if str(func) == "aten.scaled_dot_product_attention.default" and result.dim() == 4:
+        return result.transpose(1, 2).contiguous().transpose(1, 2)
+    return result
