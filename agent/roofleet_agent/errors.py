@@ -5,6 +5,7 @@ AgentError
 ├── ModelRefused(ValueError)        found, but it cannot be used as asked
 ├── DeviceNotFound(LookupError)     no such device on this host
 ├── WorkloadRefused(ValueError)     the workload does not fit model or device
+├── OutOfMemory(MemoryError)        the device had no room after all
 ├── SpoolUnusable(OSError)          rows cannot be kept on disk
 └── CollectorUnreachable(ConnectionError)
 """
@@ -28,6 +29,10 @@ class DeviceNotFound(LookupError, AgentError):
 
 class WorkloadRefused(ValueError, AgentError):
     """The workload does not fit the model or the device."""
+
+
+class OutOfMemory(MemoryError, AgentError):
+    """The device had no room while the model ran."""
 
 
 class SpoolUnusable(OSError, AgentError):

@@ -33,7 +33,8 @@ class Workload:
     """What a run does: sequences in the batch, tokens of each prompt, tokens generated for each sequence.
 
     `attention` names an implementation; None leaves it to the model. `variant` says how the model is changed
-    before it runs. With `prompt` the prompt's own tokens
+    before it runs. `keep_outputs` keeps what is generated, and `quality_text` is what the quality of the
+    variant is measured on. With `prompt` the prompt's own tokens
     are used instead of `prompt_tokens` random ones.
     """
 
@@ -46,6 +47,8 @@ class Workload:
     prompt: str | None = None
     attention: str | None = None
     variant: Variant = field(default_factory=Variant)
+    keep_outputs: bool = False
+    quality_text: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("prompt_tokens", 1), ("new_tokens", 0), ("iterations", 1),

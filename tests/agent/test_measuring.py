@@ -36,7 +36,7 @@ def test_layer_times_nest() -> None:
     """Of a model with two layers the begin and end of each is one tick: 1, 2 to 3, 4 to 5, 6."""
     model = nn.Sequential(nn.Identity(), nn.Identity())
     timer = LayerTimer(model, TickingClock())
-    with timer.attached():
+    with timer.timing():
         timer.begin()
         model(torch.zeros(1))
     found = {i.path: (i.start_ns, i.duration_ns, i.self_ns) for i in timer.intervals()}
@@ -47,7 +47,7 @@ def test_self_times_add_up_to_the_whole() -> None:
     """Whatever the nesting, the self times of all layers are the time of the model."""
     model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2)))
     timer = LayerTimer(model, TickingClock())
-    with timer.attached():
+    with timer.timing():
         timer.begin()
         model(torch.zeros(1, 2))
     intervals = timer.intervals()
@@ -69,7 +69,7 @@ def test_a_layer_called_twice_has_two_intervals() -> None:
 
     model = Twice()
     timer = LayerTimer(model, TickingClock())
-    with timer.attached():
+    with timer.timing():
         timer.begin()
         model(torch.zeros(1))
     assert [i.path for i in timer.intervals()] == ["layer", "layer", ""]
@@ -79,7 +79,7 @@ def test_timing_leaves_no_hook_behind() -> None:
     """When timing ends every hook is off, also after an error."""
     model = nn.Sequential(nn.Linear(2, 2))
     timer = LayerTimer(model, TickingClock())
-    with timer.attached():
+    with timer.timing():
         timer.begin()
         with pytest.raises(RuntimeError):
             model(torch.zeros(1, 3))

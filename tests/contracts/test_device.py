@@ -52,6 +52,12 @@ def test_energy_only_grows(device: Device) -> None:
 
 
 @EVERY_DEVICE
+def test_a_device_says_whether_it_was_held_back_or_that_it_cannot_tell(device: Device) -> None:
+    """Throttling is a yes, a no, or None; never a guess."""
+    assert device.throttled() in (True, False, None)
+
+
+@EVERY_DEVICE
 def test_a_device_has_the_same_id_at_every_start(device: Device) -> None:
     """The id follows from the host and the device, not from the moment."""
     again = next(d for d in discover_devices() if d.torch_name == device.torch_name)

@@ -91,3 +91,7 @@ class AcceleratorDevice:
     def energy_j(self) -> float | None:
         """See Device.energy_j."""
         return self._nvml.energy_j() if self._nvml else None
+
+    def throttled(self) -> bool | None:
+        """See Device.throttled."""
+        return self._nvml.throttled() if self._nvml else None

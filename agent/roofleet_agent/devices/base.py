@@ -52,3 +52,7 @@ class Device(Protocol):
     def energy_j(self) -> float | None:
         """Energy used since some fixed moment, in J; None where it keeps no count."""
         ...
+
+    def throttled(self) -> bool | None:
+        """Whether heat or a power brake held it back since this was last asked; None if it does not tell."""
+        ...

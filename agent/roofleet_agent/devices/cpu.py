@@ -12,6 +12,7 @@ import psutil
 from roofleet_agent.devices.base import DeviceInfo, Reading
 
 RAPL = Path("/sys/class/powercap")
+PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def discover(*, wake: bool = True) -> list[CpuDevice]:
@@ -28,6 +29,7 @@ class CpuDevice:
         self.info = DeviceInfo("cpu", "cpu", cpu_name(), "cpu", 0, memory_bytes())
         psutil.cpu_percent()  # the first call only starts the interval
         self._packages = rapl_packages()
+        self._throttles = throttle_count()
 
     def read(self) -> Reading:
         """See Device.read. Utilisation is the whole host's, memory the container's where that has a limit."""
@@ -51,6 +53,11 @@ class CpuDevice:
             return sum(package.read_j() for package in self._packages)
         except OSError:
             return None
+
+    def throttled(self) -> bool | None:
+        """See Device.throttled."""
+        before, self._throttles = self._throttles, throttle_count()
+        return None if before is None or self._throttles is None else self._throttles > before
 
 
 class RaplPackage:
@@ -86,6 +93,12 @@ def cpu_name() -> str:
         if answer.returncode == 0:
             return answer.stdout.strip()
     return platform.processor() or platform.machine()
+
+
+def throttle_count(folder: Path = PROCESSORS) -> int | None:
+    """How often the cores were slowed for heat since the system started; None where it is not counted."""
+    counts = [_text(place) for place in folder.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    return sum(int(count) for count in counts if count.isdigit()) if counts else None
 
 
 def usable_threads() -> int:

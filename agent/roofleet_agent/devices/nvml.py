@@ -61,6 +61,17 @@ class NvmlDevice:
         millijoules = self._try("energy_j", self._nvml.nvmlDeviceGetTotalEnergyConsumption, {})
         return None if millijoules is None else millijoules / 1e3
 
+    def throttled(self) -> bool | None:
+        """Whether heat or a power brake slows its clocks now. A power limit it is set to is not counted."""
+        n = self._nvml
+        reasons = self._try("throttled", n.nvmlDeviceGetCurrentClocksThrottleReasons, {})
+        slowed = (
+            n.nvmlClocksThrottleReasonSwThermalSlowdown
+            | n.nvmlClocksThrottleReasonHwThermalSlowdown
+            | n.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+        )
+        return None if reasons is None else bool(reasons & slowed)
+
     def _try(self, gauge: str, ask: Callable[[Any], Value], missing: dict[str, str]) -> Value | None:
         try:
             return ask(self._handle)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from roofleet_agent.variants import Note
 from roofleet_agent.workload import ModelRequest, Workload
 
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -37,6 +38,18 @@ class Session(Protocol):
     prompt_tokens: int
     new_tokens: int
     prompt_sha256: str | None
+    parameters: int
+    """Parameters of the model as published, tied ones once, whatever a variant does to their storage."""
+    notes: list[Note]
+    """Layers the variant could not be applied to as asked."""
+    opaque: frozenset[str]
+    """Paths of layers inside which nothing can be hooked: compiled ones."""
+    output: Any
+    """What the last step gave out: a tensor, or something with tensors in it."""
+
+    def generated(self) -> list[dict[str, Any]]:
+        """Rows of `outputs` without the run: what the last complete iteration generated."""
+        ...
 
     def iteration(self) -> Iterator[Step]:
         """The steps of a fresh prefill and its decode steps (or of one forward), in order.

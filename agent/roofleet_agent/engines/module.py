@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from roofleet_agent.engines.base import TORCH_DTYPES, Step
-from roofleet_agent.errors import ModelNotFound, ModelRefused
+from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.variants.applying import Applied, apply_variant
 from roofleet_agent.workload import ModelRequest, Workload
 
 SEED = 20_261
@@ -46,8 +47,14 @@ class ModuleEngine:
             )
         if inputs is None:
             inputs = _guess_inputs(module, workload)
+        if workload.variant.static_cache or workload.attention is not None:
+            raise WorkloadRefused(
+                f"{request.name} is a module of your own: static-cache and --attention are for models of "
+                "transformers"
+            )
         module = module.to(device=device, dtype=TORCH_DTYPES[dtype]).eval()
-        return ModuleSession(module, _moved(inputs, device, TORCH_DTYPES[dtype]))
+        applied = apply_variant(module, workload.variant, device)
+        return ModuleSession(module, _moved(inputs, device, TORCH_DTYPES[dtype]), applied)
 
 
 class ModuleSession:
@@ -59,8 +66,10 @@ class ModuleSession:
     experts_per_token: int | None = None
     new_tokens = 0
 
-    def __init__(self, module: nn.Module, inputs: Any) -> None:
+    def __init__(self, module: nn.Module, inputs: Any, applied: Applied) -> None:
         self.module = module
+        self.parameters, self.notes, self.opaque = applied.parameters, applied.notes, applied.opaque
+        self.output: Any = None
         self._inputs = inputs
         first = next(_tensors(inputs), None)
         self.prompt_tokens = int(first.shape[1]) if first is not None and first.dim() > 1 else 1
@@ -88,16 +97,22 @@ class ModuleSession:
 
     def close(self) -> None:
         """See Session.close."""
+        self.output = None
         self.module = nn.Module()
 
+    def generated(self) -> list[dict[str, Any]]:
+        """See Session.generated: a forward generates nothing."""
+        return []
+
     def _forward(self) -> None:
+        self.output = None  # what the last step gave out does not live on beside what this one makes
         with torch.inference_mode():
             if isinstance(self._inputs, Mapping):
-                self.module(**self._inputs)
+                self.output = self.module(**self._inputs)
             elif isinstance(self._inputs, tuple):
-                self.module(*self._inputs)
+                self.output = self.module(*self._inputs)
             else:
-                self.module(self._inputs)
+                self.output = self.module(self._inputs)
 
 
 def _call(name: str) -> Any:

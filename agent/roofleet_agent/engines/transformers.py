@@ -1,21 +1,27 @@
-"""Runs Hugging Face models: causal ones with prefill and decode, encoders with one forward."""
+"""Runs Hugging Face models: generating ones with prefill and decode, encoders with one forward."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import hashlib
+import inspect
 import os
-from collections.abc import Iterable, Iterator
-from logging import ERROR, getLogger
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from logging import ERROR, WARNING, disable, getLogger, root
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from roofleet_agent.engines.base import TORCH_DTYPES, Step
+from roofleet_agent.engines.base import TORCH_DTYPES, Session, Step
+from roofleet_agent.engines.encoder_decoder import EncoderDecoderSession
+from roofleet_agent.engines.on_meta import attention_on_meta, meta_kernels, settle_on_meta
+from roofleet_agent.engines.tokens import likeliest, output_rows
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.variants import Note
+from roofleet_agent.variants.applying import Applied, apply_variant
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens
 
 SEED = 20_261
@@ -31,26 +37,44 @@ class TransformersEngine:
         """See Engine.runs."""
         return request.origin in ("catalog", "hub", "folder")
 
-    def load(
-        self, request: ModelRequest, device: torch.device, dtype: str, workload: Workload
-    ) -> TransformersSession:
+    def load(self, request: ModelRequest, device: torch.device, dtype: str, workload: Workload) -> Session:
         """See Engine.load."""
         config = load_config(request)
-        task = request.task or task_of(config)
+        two_sided = is_two_sided(config)
+        task = "generate" if two_sided else request.task or task_of(config)
         prompt = _prompt_ids(request, config, workload)
         # the last token generated is never an input
         fed = max(workload.new_tokens - 1, 0) if task == "generate" else 0
-        _check_positions(config, request.name, prompt.shape[1] + fed)
-        model = _load_model(request, config, task, device, dtype, workload.attention)
-        return TransformersSession(model, task, prompt.to(device), workload)
+        needed = max(prompt.shape[1], fed + 1) if two_sided else prompt.shape[1] + fed
+        _check_positions(config, request.name, needed)
+        if workload.variant.static_cache and (two_sided or task != "generate"):
+            raise WorkloadRefused(
+                f"{request.name} has no growing cache of its own: leave static-cache out of its variant"
+            )
+        model, notes = _load_model(request, config, task, device, dtype, workload.attention)
+        applied = apply_variant(model, workload.variant, device)
+        applied.notes[:0] = notes
+        if two_sided:
+            return EncoderDecoderSession(model, prompt.to(device), workload, applied)
+        session = TransformersSession(model, task, prompt.to(device), workload, applied)
+        if workload.keep_outputs and (workload.prompt is not None or request.weights == "pretrained"):
+            with contextlib.suppress(WorkloadRefused):  # token ids are kept all the same
+                session.text_of = load_tokenizer(request).decode
+        return session
 
 
 class TransformersSession:
     """Implements Session on a Hugging Face model."""
 
-    def __init__(self, model: Any, task: str, prompt: torch.Tensor, workload: Workload) -> None:
+    def __init__(
+        self, model: Any, task: str, prompt: torch.Tensor, workload: Workload, applied: Applied
+    ) -> None:
         self.module: nn.Module = model
         self.task = task
+        self.parameters, self.notes, self.opaque = applied.parameters, applied.notes, applied.opaque
+        self.output: torch.Tensor | None = None
+        self.text_of: Callable[[list[int]], str] | None = None
+        self._tokens: list[torch.Tensor] = []
         self.config_json: str | None = model.config.to_json_string()
         self.attention: str | None = model.config._attn_implementation
         self.experts_per_token: int | None = getattr(
@@ -63,7 +87,12 @@ class TransformersSession:
         )
         self._prompt = prompt
         self._kept_logits = 1 if workload.logits == "last" else 0
+        self._static_tokens = self.prompt_tokens + self.new_tokens if workload.variant.static_cache else None
         self._cache: Any = None
+        self._cached_tokens = 0
+        self._kernels = meta_kernels() if prompt.is_meta else None
+        takes = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache_params" if "cache_params" in takes else "past_key_values"
         self._next: torch.Tensor = prompt[:, -1:].clone()
 
     def iteration(self) -> Iterator[Step]:
@@ -85,7 +114,7 @@ class TransformersSession:
             self._cache = self._new_cache()
             return Step(phase, 0, self.prompt_tokens, 0, self._prefill)
         cached = middle_cache_tokens(self.prompt_tokens, self.new_tokens)
-        if self._cache is None or self._cache.get_seq_length() != cached:
+        if self._cache is None or self._cached_tokens != cached:
             self._cache = self._new_cache()
             self._run(self._prompt[:, :1].expand(-1, cached), kept=1)
         return Step(phase, cached - self.prompt_tokens, 1, cached, self._decode)
@@ -93,10 +122,7 @@ class TransformersSession:
     def cache(self) -> Iterable[torch.Tensor]:
         """See Session.cache."""
         for layer in getattr(self._cache, "layers", ()):
-            for name in ("keys", "values"):
-                tensor = getattr(layer, name, None)
-                if isinstance(tensor, torch.Tensor):
-                    yield tensor
+            yield from held_by(layer)
 
     def cache_elements(self, tokens: int) -> int:
         """See Session.cache_elements."""
@@ -110,21 +136,33 @@ class TransformersSession:
                 if isinstance(tensor, torch.Tensor) and tensor.numel():
                     batch, _, held, _ = tensor.shape
                     elements += tensor.numel() // (batch * held) * kept
+            elements += sum(state.numel() // state.shape[0] for state in states_of(layer))
         return elements
 
     def close(self) -> None:
         """See Session.close."""
-        self._cache = None
+        self._cache = self._kernels = self.output = None
         self.module = nn.Module()
 
     def _new_cache(self) -> Any:
-        from transformers import DynamicCache
+        from transformers import DynamicCache, StaticCache
 
+        self._cached_tokens = 0
+        self._tokens.clear()
+        if self._static_tokens is not None:
+            return StaticCache(config=self.module.config, max_cache_len=self._static_tokens)
         return DynamicCache(config=self.module.config)
 
+    def generated(self) -> list[dict[str, Any]]:
+        """See Session.generated."""
+        if self.task != "generate":
+            return []
+        return output_rows([*self._tokens, likeliest(self.output)], self.text_of)
+
     def _forward(self) -> None:
+        self.output = None
         with torch.inference_mode():
-            self.module(input_ids=self._prompt)
+            self.output = self.module(input_ids=self._prompt)[0]
 
     def _prefill(self) -> None:
         self._run(self._prompt, self._kept_logits)
@@ -134,13 +172,33 @@ class TransformersSession:
 
     def _run(self, ids: torch.Tensor, kept: int) -> None:
         with torch.inference_mode():
-            out = self.module(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=kept)
-        self._logits = out.logits
+            out = self.module(
+                input_ids=ids, use_cache=True, logits_to_keep=kept, **{self._cache_argument: self._cache}
+            )
+        self._cached_tokens += int(ids.shape[1])
+        self.output = out.logits
 
     def _advance(self) -> None:
         # the likeliest token is the next input; choosing it is no call of the model and not timed
-        with torch.inference_mode():
-            self._next = self._logits[:, -1:].argmax(dim=-1)
+        self._next = likeliest(self.output)
+        self._tokens.append(self._next)
+
+
+def held_by(layer: Any) -> Iterator[torch.Tensor]:
+    """The tensors that one layer of a transformers cache holds: keys and values, or the states of a scan."""
+    for name in ("keys", "values"):
+        tensor = getattr(layer, name, None)
+        if isinstance(tensor, torch.Tensor):
+            yield tensor
+    yield from states_of(layer)
+
+
+def states_of(layer: Any) -> Iterator[torch.Tensor]:
+    """The states of a layer that keeps as much for a long sequence as for a short one, such as Mamba's."""
+    for name in ("conv_states", "recurrent_states"):
+        for tensor in getattr(layer, name, {}).values():
+            if isinstance(tensor, torch.Tensor):
+                yield tensor
 
 
 def load_config(request: ModelRequest) -> Any:
@@ -160,13 +218,16 @@ def load_config(request: ModelRequest) -> Any:
 
 
 def task_of(config: Any) -> str:
-    """`generate` for causal language models, `encode` for the others; ModelRefused for encoder-decoders."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelRefused(
-            f"{config.model_type} has an encoder and a decoder; causal models and encoders run as yet"
-        )
+    """`generate` for causal language models and those with a decoder, `encode` for the others."""
+    if is_two_sided(config):
+        return "generate"
     names = " ".join(config.architectures or ())
     return "generate" if "CausalLM" in names or "LMHead" in names else "encode"
+
+
+def is_two_sided(config: Any) -> bool:
+    """Whether the model has an encoder for the prompt and a decoder beside it, as T5 has."""
+    return bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _checkpoint_name(request: ModelRequest) -> str:
@@ -177,35 +238,90 @@ def _checkpoint_name(request: ModelRequest) -> str:
 
 def _load_model(
     request: ModelRequest, config: Any, task: str, device: torch.device, dtype: str, attention: str | None
-) -> nn.Module:
-    from transformers import AutoModel, AutoModelForCausalLM
+) -> tuple[nn.Module, list[Note]]:
+    """The model, and what its checkpoint had too much or too little."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
     auto = AutoModelForCausalLM if task == "generate" else AutoModel
+    if is_two_sided(config):
+        auto = AutoModelForSeq2SeqLM
     options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "trust_remote_code": False}
+    notes: list[Note] = []
     if attention is not None:
-        options["attn_implementation"] = attention
+        chosen = _attention_of(auto, config, request.name, attention)
+        if device.type == "meta":
+            chosen = attention_on_meta(auto._model_mapping[type(config)], config, chosen)
+        options["attn_implementation"] = chosen
     logging.disable_progress_bar()
     try:
         if request.weights == "random" or device.type == "meta":
             torch.manual_seed(SEED)
             with torch.device(device), _quiet():
                 model = auto.from_config(config, **options)
+            if device.type == "meta":
+                settle_on_meta(model)
         else:
             with _quiet():
-                model = auto.from_pretrained(
-                    _checkpoint_name(request), config=config, use_safetensors=True, **options
+                model, loading = auto.from_pretrained(
+                    _checkpoint_name(request),
+                    config=config,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
                 )
+            notes = _checked(request, task, loading)
             model = model.to(device)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loaded(request, error) from error
-    loaded: nn.Module = model.eval()
-    return loaded
+    return model.eval(), notes
+
+
+ATTENTION = {"flex": "flex_attention", "flash": "flash_attention_2"}
+"""Short names of attention implementations; the others have only transformers' own."""
+
+
+def _attention_of(auto: Any, config: Any, name: str, wanted: str) -> str:
+    """transformers' name of an attention implementation; WorkloadRefused if the model does not offer it."""
+    model_class = auto._model_mapping[type(config)]
+    offers = {
+        "eager": True,
+        "sdpa": getattr(model_class, "_supports_sdpa", False),
+        "flex": getattr(model_class, "_supports_flex_attn", False),
+        "flash": getattr(model_class, "_supports_flash_attn", False),
+    }
+    asked = next((short for short, long in ATTENTION.items() if long == wanted), wanted)
+    if offers.get(asked, False):
+        return ATTENTION.get(asked, asked)
+    there = ", ".join(short for short, offered in offers.items() if offered)
+    raise WorkloadRefused(f"{name} does not offer attention {wanted!r}; it offers {there}")
+
+
+def _checked(request: ModelRequest, task: str, loading: Mapping[str, Any]) -> list[Note]:
+    """Notes on weights the checkpoint has too many, or of a part that an encoder can do without.
+
+    ModelRefused if a model that generates lacks some: what it then says means nothing.
+    """
+    missing, surplus = sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"])
+    if mismatched or (missing and task == "generate"):
+        wrong = mismatched or missing
+        raise ModelRefused(
+            f"the checkpoint of {request.name} {'has other shapes for' if mismatched else 'lacks'} "
+            f"{len(wrong)} of the model's weights, the first {wrong[0]}: it was made for another model, or "
+            "not completely copied. Use --weights random to measure time and memory alone"
+        )
+    return [Note(key, "the checkpoint lacks it", "random values") for key in missing] + [
+        Note(key, "the checkpoint has it and the model does not", "left out") for key in surplus
+    ]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps loading chatter off the terminal; errors still come as exceptions."""
+    """Keeps loading chatter off the terminal; errors still come as exceptions.
+
+    Warnings of other libraries too: torchao tells of every kernel it could not load for other hardware.
+    """
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -213,9 +329,12 @@ def _quiet() -> Iterator[None]:
     hub_before = hub.level
     logging.set_verbosity_error()
     hub.setLevel(ERROR)
+    disabled = root.manager.disable
+    disable(WARNING)
     try:
         yield
     finally:
+        disable(disabled)
         logging.set_verbosity(before)
         hub.setLevel(hub_before)
 
@@ -246,20 +365,24 @@ def _prompt_ids(request: ModelRequest, config: Any, workload: Workload) -> torch
         generator = torch.Generator().manual_seed(SEED)
         size = (workload.batch_size, workload.prompt_tokens)
         return torch.randint(0, config.get_text_config().vocab_size, size, generator=generator)
+    ids: torch.Tensor = load_tokenizer(request)(workload.prompt, return_tensors="pt")["input_ids"]
+    if ids.shape[1] == 0:
+        raise WorkloadRefused("--prompt has no tokens: give some text, or --prompt-tokens N")
+    return ids.repeat(workload.batch_size, 1)
+
+
+def load_tokenizer(request: ModelRequest) -> Any:
+    """The model's tokenizer; WorkloadRefused if there is none."""
     from transformers import AutoTokenizer
 
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise WorkloadRefused(
-            f"--prompt needs the tokenizer of {request.name!r}, and it could not be loaded: "
+            f"text needs the tokenizer of {request.name!r}, and it could not be loaded: "
             f"{str(error).splitlines()[0]}. Use --prompt-tokens N for random tokens"
         ) from error
-    ids: torch.Tensor = tokenizer(workload.prompt, return_tensors="pt")["input_ids"]
-    if ids.shape[1] == 0:
-        raise WorkloadRefused("--prompt has no tokens: give some text, or --prompt-tokens N")
-    return ids.repeat(workload.batch_size, 1)
 
 
 def _check_positions(config: Any, name: str, needed: int) -> None:

@@ -1,7 +1,8 @@
-"""Live tensor bytes while a step runs: the total, its peak, and what each layer found and left.
+"""Live tensor bytes while a step runs: the total, its peak and where that was, and each layer's share.
 
 Counted are the storages that ops make and that are still referenced, so the figures are exact, the same on
-every device, and the same on `meta`. What a kernel takes and gives back inside one op is not seen.
+every device, and the same on `meta`. What a kernel takes and gives back inside one op is not seen here: see
+allocator.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from roofleet_agent.storage import plain_tensors
+
 
 @dataclass
 class LayerMemory:
@@ -29,16 +32,32 @@ class LayerMemory:
     allocated_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Peak:
+    """The most alive at once beside the weights: bytes in all, of them cache, and the layer and op then."""
+
+    bytes: int = 0
+    kv_bytes: int = 0
+    path: str | None = None
+    op: str | None = None
+
+
 class MemoryTracker(TorchDispatchMode):
     """Follows storages while it is entered; weights and inputs are marked beforehand and not counted."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
-        self._ignored = {tensor.untyped_storage()._cdata for tensor in known}
-        self._sizes: dict[int, int] = {}
+        self._ignored = {
+            plain.untyped_storage()._cdata for tensor in known for plain in plain_tensors(tensor)
+        }
+        self._alive: dict[int, int] = {}  # address of a storage -> its number
+        self._sizes: list[int] = []  # by number
         self._watching: dict[int, Any] = {}
+        self._kv: set[int] = set()
         self.live_bytes = 0
         self.peak_bytes = 0
+        self._at_peak: tuple[int, ...] = ()
+        self._peak_place: tuple[str | None, str | None] = (None, None)
         self._made_bytes = 0
         self._open: list[tuple[LayerMemory, int]] = []
         self.layers: list[LayerMemory] = []
@@ -49,29 +68,60 @@ class MemoryTracker(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(tensor, torch.Tensor):
-                self._see(tensor)
+                for plain in plain_tensors(tensor):
+                    self._see(plain, func)
         return result
 
-    def _see(self, tensor: torch.Tensor) -> None:
+    def _see(self, tensor: torch.Tensor, func: Any) -> None:
         storage = tensor.untyped_storage()
         address = storage._cdata
-        if address in self._sizes or address in self._ignored:
+        if address in self._alive or address in self._ignored:
             return
         size = storage.nbytes()
-        self._sizes[address] = size
+        self._alive[address] = len(self._sizes)
+        self._sizes.append(size)
         self._watching[address] = weakref.ref(storage, self._gone(address))
         self.live_bytes += size
         self._made_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        if self.live_bytes > self.peak_bytes:
+            self._note_peak(func)
         for layer, _ in self._open:
             layer.peak_bytes = max(layer.peak_bytes, self.live_bytes)
 
     def _gone(self, address: int) -> Callable[[Any], None]:
         def forget(_: Any) -> None:
             self._watching.pop(address, None)
-            self.live_bytes -= self._sizes.pop(address, 0)
+            number = self._alive.pop(address, None)
+            self.live_bytes -= 0 if number is None else self._sizes[number]
 
         return forget
+
+    def _note_peak(self, func: Any) -> None:
+        self.peak_bytes = self.live_bytes
+        self._at_peak = tuple(self._alive.values())
+        path = self._open[-1][0].path if self._open else None
+        name = None if func is None else f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        self._peak_place = (path, name)
+
+    def begin_step(self, cache: Iterable[torch.Tensor]) -> None:
+        """A new step: its peak starts at what is alive now, of which `cache` is the key-value cache."""
+        self.layers = []
+        self.mark_cache(cache)
+        self._note_peak(None)
+
+    def mark_cache(self, cache: Iterable[torch.Tensor]) -> None:
+        """Says which tensors are the key-value cache now; those made before the tracker was entered join."""
+        for tensor in cache:
+            for plain in plain_tensors(tensor):
+                self._see(plain, None)
+                number = self._alive.get(plain.untyped_storage()._cdata)
+                if number is not None:
+                    self._kv.add(number)
+
+    def peak(self) -> Peak:
+        """The peak since the step began."""
+        kv = sum(self._sizes[number] for number in self._at_peak if number in self._kv)
+        return Peak(self.peak_bytes, kv, *self._peak_place)
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,8 +13,10 @@ import torch
 
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.measuring.clocks import Clock
-from roofleet_agent.measuring.layer_timer import Interval, LayerTimer
+from roofleet_agent.measuring.layer_timer import Interval
 from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker
+from roofleet_agent.measuring.turns import Turns
+from roofleet_agent.storage import state_tensors, stored_bytes
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class TimedStep:
     start_ns: int
     duration_ns: int
     intervals: list[Interval] = field(default_factory=list)
+    layer_group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,55 +42,114 @@ class Iteration:
     is_warmup: bool
 
 
-def timed_steps(
-    session: Session, clock: Clock, iteration: Iteration, began_ns: int, timer: LayerTimer | None = None
-) -> Iterator[TimedStep]:
+def bare_steps(session: Session, clock: Clock, iteration: Iteration, began_ns: int) -> Iterator[TimedStep]:
     """Runs the steps of an iteration and times each until the device is done.
 
-    `began_ns` is when the run began, by `time.perf_counter_ns`. With a timer, which must be attached, a step
-    that is no warm-up has the intervals of its layers.
+    `began_ns` is when the run began, by `time.perf_counter_ns`.
     """
     with _collector_paused():
         for step in session.iteration():
-            clock.synchronize()
-            if timer is not None:
-                timer.begin()
-            begin = time.perf_counter_ns()
-            step.call()
-            clock.synchronize()
-            duration = time.perf_counter_ns() - begin
-            yield TimedStep(
-                replace(step, call=_nothing),  # what the step would do holds on to the cache
-                iteration.kind,
-                iteration.number,
-                iteration.is_warmup,
-                begin - began_ns,
-                duration,
-                timer.intervals() if timer is not None and not iteration.is_warmup else [],
-            )
+            begin, duration = _timed(step, clock)
+            yield _told(step, iteration, begin - began_ns, duration)
 
 
-def track_memory(session: Session) -> tuple[MemoryTracker, dict[str, list[LayerMemory]]]:
-    """Runs one iteration under a memory tracker; the layers of each phase are those of its last step."""
-    module = session.module
-    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
-    phases: dict[str, list[LayerMemory]] = {}
-    with torch.inference_mode(), tracker, tracker.following(module):
+def timed_steps(
+    session: Session, clock: Clock, iteration: Iteration, began_ns: int, turns: Turns
+) -> Iterator[TimedStep]:
+    """The same with the layers whose turn it is timed in each step; warm-up steps time them all."""
+    timer = turns.timer
+    with _collector_paused():
         for step in session.iteration():
-            tracker.layers = []
+            group = turns.group(step.phase, step.step_index, iteration.number)
+            with timer.timing(group):
+                begin, duration = _timed(step, clock, timer.begin)
+            intervals = timer.intervals()
+            if iteration.is_warmup:
+                turns.saw(step.phase, duration, timer.calls)
+            told = _told(step, iteration, begin - began_ns, duration)
+            yield replace(told, intervals=[] if iteration.is_warmup else intervals, layer_group=group.number)
+
+
+def _timed(step: Step, clock: Clock, ready: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    clock.synchronize()
+    ready()
+    begin = time.perf_counter_ns()
+    step.call()
+    clock.synchronize()
+    return begin, time.perf_counter_ns() - begin
+
+
+def _told(step: Step, iteration: Iteration, start_ns: int, duration_ns: int) -> TimedStep:
+    step = replace(step, call=_nothing)  # what the step would do holds on to the cache
+    return TimedStep(step, iteration.kind, iteration.number, iteration.is_warmup, start_ns, duration_ns)
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """What a phase holds at its peak, in bytes, and when and where that was.
+
+    `start_bytes` were alive beside the weights when the step with the peak began.
+    """
+
+    phase: str
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    start_bytes: int
+    peak_step_index: int
+    peak_path: str | None
+    peak_op: str | None
+
+    @property
+    def peak_bytes(self) -> int:
+        """All of it."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class MemoryFound:
+    """What the memory pass found: one entry a phase, and the layers of its step with the highest peak."""
+
+    phases: dict[str, PhaseMemory]
+    layers: dict[str, list[LayerMemory]]
+
+
+def memory_of(session: Session, steps: Iterable[Step]) -> MemoryFound:
+    """Runs the steps under a memory tracker; each must be called before the next is asked for.
+
+    Works on `meta` as on a device: the figures are those of tensors, which are the same everywhere.
+    """
+    module = session.module
+    weights = stored_bytes(module)
+    tracker = MemoryTracker(state_tensors(module))
+    found = MemoryFound({}, {})
+    with torch.inference_mode(), tracker, tracker.following(module):
+        for step in steps:
+            tracker.begin_step(session.cache())
+            before = tracker.live_bytes
             step.call()
-            phases[step.phase] = tracker.layers
-    return tracker, phases
+            tracker.mark_cache(session.cache())
+            peak = tracker.peak()
+            known = found.phases.get(step.phase)
+            if known is None or known.peak_bytes < weights + peak.bytes:
+                found.phases[step.phase] = PhaseMemory(
+                    step.phase,
+                    weights,
+                    peak.kv_bytes,
+                    peak.bytes - peak.kv_bytes,
+                    before,
+                    step.step_index,
+                    peak.path,
+                    peak.op,
+                )
+                found.layers[step.phase] = tracker.layers
+    return found
 
 
 def peak_of_first_step(session: Session) -> int:
     """The most cache and activation bytes alive in the first step of an iteration."""
-    module = session.module
-    tracker = MemoryTracker([*module.parameters(), *module.buffers()])
-    step = next(iter(session.iteration()))
-    with torch.inference_mode(), tracker:
-        step.call()
-    return tracker.peak_bytes
+    found = memory_of(session, itertools.islice(session.iteration(), 1))
+    return max(f.peak_bytes - f.weight_bytes for f in found.phases.values())
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""The conditions a run was measured under: other work, clocks, throttling, and where it was let run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from roofleet_agent.devices.base import Device
+
+_FREQUENCY = Path("/sys/devices/system/cpu")
+
+
+class Conditions:
+    """Watches the machine from its making until `row` is asked for."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._clocks: list[float] = []
+        self._throttled: bool | None = device.throttled() and None  # asked, so that the past does not count
+        self._cpus = _affinity()
+        self._began = _Load.now(self._cpus)
+        self.look()
+
+    def look(self) -> None:
+        """Reads clock and throttling; call it between iterations."""
+        clock = self._device.read().clock_hz
+        if clock is not None:
+            self._clocks.append(clock)
+        held = self._device.throttled()
+        if held is not None:
+            self._throttled = bool(self._throttled) or held
+
+    def row(self) -> dict[str, Any]:
+        """Columns of `runs`; None where the system does not tell."""
+        return {
+            "affinity": None if self._cpus is None else ranges(self._cpus),
+            "governor": governor(self._cpus),
+            "other_load": _Load.now(self._cpus).other_since(self._began),
+            "clock_low_hz": min(self._clocks, default=None),
+            "clock_high_hz": max(self._clocks, default=None),
+            "throttled": self._throttled,
+        }
+
+
+class _Load:
+    """Seconds of processor time: spent by this process, by all, and that there were to spend."""
+
+    def __init__(self, own_s: float, all_s: float, capacity_s: float) -> None:
+        self._own_s, self._all_s, self._capacity_s = own_s, all_s, capacity_s
+
+    @classmethod
+    def now(cls, cpus: list[int] | None) -> _Load:
+        own = psutil.Process().cpu_times()
+        every = psutil.cpu_times(percpu=True)
+        mine = [every[cpu] for cpu in cpus if cpu < len(every)] if cpus else every
+        used = sum(sum(t) - t.idle - getattr(t, "iowait", 0.0) - _guest(t) for t in mine)
+        return cls(own.user + own.system, used, time.monotonic() * len(mine))
+
+    def other_since(self, began: _Load) -> float | None:
+        """Share of the processors that others took; None where the system counts nothing."""
+        capacity, used = self._capacity_s - began._capacity_s, self._all_s - began._all_s
+        if capacity <= 0 or used <= 0:
+            return None
+        return min(max(used - (self._own_s - began._own_s), 0.0) / capacity, 1.0)
+
+
+def _guest(times: Any) -> float:
+    # the kernel counts a guest's time a second time, in its user time
+    return float(getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0))
+
+
+def _affinity() -> list[int] | None:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def ranges(cpus: list[int]) -> str:
+    """Numbers in order as text: [0, 1, 2, 5] is `0-2,5`."""
+    parts: list[list[int]] = []
+    for cpu in cpus:
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], cpu]
+        else:
+            parts.append([cpu])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def governor(cpus: list[int] | None, folder: Path = _FREQUENCY) -> str | None:
+    """Frequency governors of the processors, more than one joined with `,`; None where none is to be seen."""
+    found = set()
+    for cpu in cpus or ():
+        try:
+            found.add((folder / f"cpu{cpu}" / "cpufreq" / "scaling_governor").read_text().strip())
+        except OSError:
+            return None
+    return ",".join(sorted(found)) or None

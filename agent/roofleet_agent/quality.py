@@ -1,0 +1,124 @@
+"""What a variant costs in quality: perplexity, divergence and agreement with the baseline on a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from roofleet_agent.devices.base import Device
+from roofleet_agent.engines.base import Engine, Session
+from roofleet_agent.engines.transformers import load_config, load_tokenizer, published_dtype
+from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.storage import stored_bytes
+from roofleet_agent.variants import BASE, Variant
+from roofleet_agent.workload import ModelRequest, Workload
+
+WINDOW_TOKENS = 512
+MOST_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over `tokens` predicted tokens; divergence in nats, agreement as a share of equal first choices."""
+
+    perplexity: float
+    baseline_perplexity: float
+    kl_divergence: float
+    top1_agreement: float
+    tokens: int
+
+
+def quality_row(
+    engine: Engine,
+    request: ModelRequest,
+    session: Session,
+    device: Device,
+    workload: Workload,
+    progress: Any,
+) -> dict[str, Any]:
+    """The quality columns of `runs`; where they are NULL, `quality_unknown` says why.
+
+    The baseline is the unchanged model in the dtype its checkpoint was published in.
+    """
+    if reason := _unknown(request, session, workload):
+        return {"quality_unknown": reason}
+    assert workload.quality_text is not None
+    config = load_config(request)
+    dtype = published_dtype(config)
+    ids = load_tokenizer(request)(workload.quality_text, return_tensors="pt")["input_ids"][:, :MOST_TOKENS]
+    if ids.shape[1] < 2:
+        return {"quality_unknown": "the text has fewer than two tokens"}
+    room = device.info.memory_bytes
+    if room is not None and 2 * stored_bytes(session.module) > room:
+        return {"quality_unknown": "the device has no room for the baseline beside the model"}
+    progress("quality", 0.98)
+    torch_device = torch.device(device.torch_name)
+    plain = replace(workload, variant=Variant(), attention=None)
+    baseline = engine.load(request, torch_device, dtype, plain)
+    try:
+        most = getattr(config.get_text_config(), "max_position_embeddings", None) or WINDOW_TOKENS
+        found = compare(session.module, baseline.module, ids.to(torch_device), min(WINDOW_TOKENS, most))
+    finally:
+        baseline.close()
+    return {
+        "perplexity": found.perplexity,
+        "baseline_perplexity": found.baseline_perplexity,
+        "kl_divergence": found.kl_divergence,
+        "top1_agreement": found.top1_agreement,
+        "quality_tokens": found.tokens,
+        "quality_baseline": f"{BASE}, {dtype}",
+    }
+
+
+def _unknown(request: ModelRequest, session: Session, workload: Workload) -> str | None:
+    if request.weights == "random":
+        return "random weights: what they predict means nothing"
+    if session.task != "generate" or getattr(session.module.config, "is_encoder_decoder", False):
+        return "not a model that predicts the next token of a text"
+    if workload.quality_text is None:
+        return "no text was given to measure it on (--quality-text FILE)"
+    if not workload.quality_text.strip():
+        raise WorkloadRefused("the text to measure quality on is empty")
+    return None
+
+
+def compare(model: Any, baseline: Any, ids: torch.Tensor, window: int) -> Quality:
+    """ids [1, tokens] -> both models' predictions of every token from those before it in its window.
+
+    perplexity = exp(-mean log p(token)); divergence = mean over positions of sum p_b (log p_b - log p_m).
+    """
+    loss = base_loss = divergence = 0.0
+    agreed = tokens = 0
+    for part in _windows(ids, window):
+        theirs, ours = _log_probabilities(baseline, part), _log_probabilities(model, part)
+        wanted = part[0, 1:, None]
+        loss -= float(ours.gather(1, wanted).sum())
+        base_loss -= float(theirs.gather(1, wanted).sum())
+        divergence += float(functional.kl_div(ours, theirs, reduction="sum", log_target=True))
+        agreed += int((ours.argmax(1) == theirs.argmax(1)).sum())
+        tokens += wanted.shape[0]
+    return Quality(
+        _exp(loss / tokens), _exp(base_loss / tokens), divergence / tokens, agreed / tokens, tokens
+    )
+
+
+def _windows(ids: torch.Tensor, window: int) -> Iterator[torch.Tensor]:
+    # each window begins with the last token of the one before, so that every token but the first is predicted
+    for start in range(0, ids.shape[1] - 1, window - 1):
+        yield ids[:, start : start + window]
+
+
+def _log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """ids [1, tokens] -> log p [tokens - 1, vocabulary] of the tokens after the first, in fp32."""
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        return functional.log_softmax(logits.float(), dim=-1)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

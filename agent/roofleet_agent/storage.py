@@ -1,0 +1,46 @@
+"""What tensors take as stored: a tensor subclass, such as a quantised weight, is the plain tensors in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that hold the data: the tensor itself, or those inside one that wraps others."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        yield tensor
+        return
+    for name in flatten()[0]:
+        yield from plain_tensors(getattr(tensor, name))
+
+
+def state_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """The plain tensors of all parameters and buffers, and of weights that a layer keeps packed."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        yield from plain_tensors(tensor)
+    for part in module.modules():
+        for packed in _packed(part):
+            yield from plain_tensors(packed)
+
+
+def stored_bytes(module: nn.Module) -> int:
+    """Bytes of everything `state_tensors` gives, storage that is shared counted once."""
+    sizes: dict[int, int] = {}
+    for tensor in state_tensors(module):
+        storage = tensor.untyped_storage()
+        sizes[storage._cdata] = max(tensor.numel() * tensor.element_size(), sizes.get(storage._cdata, 0))
+    return sum(sizes.values())
+
+
+def _packed(part: nn.Module) -> Iterator[torch.Tensor]:
+    """Weights of torch's dynamic quantisation, which live in an object that is no parameter."""
+    unpack: Any = getattr(part, "_weight_bias", None)
+    if callable(unpack):
+        for tensor in unpack():
+            if isinstance(tensor, torch.Tensor):
+                yield tensor
