@@ -24,7 +24,7 @@ MOST_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over `tokens` predicted tokens; divergence in nats, agreement as a share of equal first choices."""
+    """Means over `tokens` predicted tokens; divergence in nats, agreement a share of equal first choices."""
 
     perplexity: float
     baseline_perplexity: float

@@ -20,7 +20,7 @@ def op_rows(
     traced: TraceResult,
     stated_cost: Callable[[TracedOp], str | None] = lambda op: None,
 ) -> list[dict[str, Any]]:
-    """The rows of `ops` for one phase; `stated_cost` gives the JSON of a user's own formula if there is one."""
+    """The rows of `ops` for one phase; `stated_cost` gives the JSON of a user's own formula, if any."""
     return [
         {
             "run_id": run_id,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from roofleet.errors import UserError
+
 
 class Logits(StrEnum):
     """Positions prefill computes logits for."""
@@ -89,3 +91,27 @@ Attention = Annotated[
         show_default=False,
     ),
 ]
+QualityText = Annotated[
+    Path | None,
+    typer.Option(
+        "--quality-text",
+        metavar="FILE",
+        help="Text on which perplexity, divergence and agreement with the unchanged model are measured.",
+        show_default=False,
+        dir_okay=False,
+    ),
+]
+KeepOutputs = Annotated[
+    bool,
+    typer.Option("--keep-outputs", help="Keep what is generated; otherwise only the prompt's digest is."),
+]
+
+
+def text_of(file: Path | None) -> str | None:
+    """The text of a file, None without one; UserError if it cannot be read as text."""
+    if file is None:
+        return None
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} could not be read as text: {error}") from None

@@ -36,6 +36,10 @@ def profile(
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
     logits: options.LogitsOption = options.Logits.last,
     weights: options.Weights = None,
+    variant: options.VariantOption = "base",
+    attention: options.Attention = None,
+    quality_text: options.QualityText = None,
+    keep_outputs: options.KeepOutputs = False,
     json_output: options.Json = False,
 ) -> None:
     """Run a model, time its layers, and store what was measured.
@@ -45,11 +49,22 @@ def profile(
     """
     check_destination(collector, data)
     from roofleet.models import resolve
+    from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
 
     request = resolve(model, weights.value if weights else None)
     workload = Workload(
-        batch_size, prompt_tokens, new_tokens, iterations, warmup, logits.value, prompt=prompt
+        batch_size,
+        prompt_tokens,
+        new_tokens,
+        iterations,
+        warmup,
+        logits.value,
+        prompt=prompt,
+        attention=attention,
+        variant=parse(variant),
+        keep_outputs=keep_outputs,
+        quality_text=options.text_of(quality_text),
     )
     from roofleet.client import ServerAway
     from roofleet.report import print_run, run_row
