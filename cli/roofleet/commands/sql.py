@@ -12,8 +12,8 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
-from roofleet.errors import UserError, needs
-from roofleet.folders import address, data_folder
+from roofleet.errors import UserError
+from roofleet.reading import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,14 +52,15 @@ def sql(
     Without --server the data folder is asked: through the collector that holds it, or straight on its file.
     """
     if server is not None and data is not None:
-        raise UserError("give --server or --data, not both")
+        raise UserError("give --server or --data, not both")  # before standard input is read
     if format is Format.parquet and output is None and sys.stdout.isatty():
         raise UserError("parquet is not for a terminal: give --output FILE")
     if query == "-":
         query = sys.stdin.read()
     if not query.strip():
         raise UserError("the query is empty")
-    rows = _rows(query, server, data)
+    with reading(server, data) as ask:
+        rows = ask(query, ())
     if output is None:
         _write(rows, format, sys.stdout.buffer)
         return
@@ -68,36 +69,6 @@ def sql(
             _write(rows, format, file)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
-
-
-def _rows(query: str, server: str | None, data: Path | None) -> pa.Table:
-    from roofleet.client import connect
-
-    if server is not None:
-        address(server)
-        with connect(server) as connection:
-            return connection.sql(query)
-    folder = data_folder(data)
-    from roofleet_collector.presence import running_collector
-
-    running = running_collector(folder)
-    if running is not None:
-        with connect(running.sql) as connection:
-            return connection.sql(query)
-    needs("collector", "duckdb")
-    from roofleet_collector.store import DuckDBStore
-    from roofleet_collector.store.duckdb_store import FILE_NAME
-
-    if not (folder / FILE_NAME).exists():
-        raise UserError(
-            f"{folder} holds no data yet: run `roofleet profile MODEL` first, or name a folder with --data "
-            "or a collector with --server"
-        )
-    store = DuckDBStore(folder)
-    try:
-        return store.query(query).read_all()
-    finally:
-        store.close()
 
 
 def _write(rows: pa.Table, format: Format, file: BinaryIO) -> None:
