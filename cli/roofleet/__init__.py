@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from roofleet_proto import __version__
 
 if TYPE_CHECKING:
     from roofleet.client import Connection
+    from roofleet_analysis.costs.registry import Formula, Op, Work
 
-__all__ = ["__version__", "connect"]
+__all__ = ["Op", "Work", "__version__", "connect", "formula"]
 
 
 def connect(address: str) -> Connection:
@@ -17,3 +19,19 @@ def connect(address: str) -> Connection:
     from roofleet.client import connect as connect_to
 
     return connect_to(address)
+
+
+def formula(*names: str) -> Callable[[Formula], Formula]:
+    """Registers a cost formula for operators of your own; see `roofleet.formulas.formula`."""
+    from roofleet.formulas import formula as register
+
+    return register(*names)
+
+
+def __getattr__(name: str) -> Any:
+    """`Op` and `Work`, what a formula takes and gives, imported when they are asked for."""
+    if name in ("Op", "Work"):
+        from roofleet_analysis.costs import registry
+
+        return getattr(registry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -58,11 +58,79 @@ def test_every_matrix_product_counts_two_operations_a_multiply_add(
 
 
 def test_an_einsum_is_the_product_its_equation_says() -> None:
-    """b, s, d and h together: 2 * 2 * 4 * 6 * 5; of three operands nothing tells the order."""
-    found = cost("aten.einsum", [tensor(2, 4, 6), tensor(5, 6)], [tensor(2, 4, 5)], equation="bsd,hd->bsh")
-    assert found.matmul_flops == 2 * 2 * 4 * 6 * 5
-    three = Op("aten.einsum", (tensor(2),) * 3, (tensor(2),), attributes={"equation": "a,a,a->a"})
-    assert cost_of(three) is None
+    """b, s, d and h together: 2 * 2 * 4 * 6 * 5, with the heads' dimensions named or as an ellipsis."""
+    for equation in ("bsd,hd->bsh", "...d,hd->...h", "bsd,hd"):
+        out = tensor(2, 4, 5)
+        found = cost("aten.einsum", [tensor(2, 4, 6), tensor(5, 6)], [out], equation=equation)
+        assert found.matmul_flops == 2 * 2 * 4 * 6 * 5, equation
+
+
+def test_an_einsum_of_three_is_two_products_in_torchs_order() -> None:
+    """[4, 6] @ [6, 5] and then [5, 3], or by the path 1, 2 the last two first."""
+    operands, out = [tensor(4, 6), tensor(6, 5), tensor(5, 3)], [tensor(4, 3)]
+    found = cost("aten.einsum", operands, out, equation="ab,bc,cd->ad")
+    # the first product goes to the end: cd with ac
+    assert found.matmul_flops == 2 * 4 * 6 * 5 + 2 * 4 * 5 * 3
+    found = cost("aten.einsum", operands, out, equation="ab,bc,cd->ad", path=[1, 2, 0, 1])
+    assert found.matmul_flops == 2 * 6 * 5 * 3 + 2 * 4 * 6 * 3
+
+
+def test_an_einsum_that_adds_nothing_up_is_no_matrix_product() -> None:
+    """A sum of one operand is 4 * 6 additions; a letter of one side alone is added up before the product."""
+    found = cost("aten.einsum", [tensor(4, 6)], [tensor(4)], equation="ab->a")
+    assert (found.matmul_flops, found.other_flops) == (0, 4 * 6)
+    found = cost("aten.einsum", [tensor(7, 6), tensor(6, 5)], [tensor(5)], equation="ab,bc->c")
+    assert (found.matmul_flops, found.other_flops) == (2 * 6 * 5, 7 * 6)
+    unknown = Op("aten.einsum", (tensor(2, 3),), (tensor(2),), attributes={"equation": "a->a"})
+    assert cost_of(unknown) is None
+
+
+def test_an_lstm_multiplies_by_its_matrices_at_every_position() -> None:
+    """7 positions of 2 sequences, 6 features, 5 hidden, one layer: 2 * 14 * (20 * 6 + 20 * 5)."""
+    state = tensor(1, 2, 5)
+    weights = [tensor(20, 6, role="weight"), tensor(20, 5, role="weight"), tensor(20), tensor(20)]
+    found = cost("aten.lstm", [tensor(7, 2, 6), state, state, *weights], [tensor(7, 2, 5), state, state])
+    assert found.matmul_flops == 2 * 14 * (20 * 6 + 20 * 5)
+    assert found.other_flops == 14 * (13 * 5 + 2 * 20)  # the gates' arithmetic, and both biases
+    assert found.weight_bytes == 4 * (20 * 6 + 20 * 5)
+
+
+def test_a_gru_and_a_single_cell_count_alike() -> None:
+    """Three gates instead of four; a cell is one position of a layer."""
+    w, u = tensor(15, 6, role="weight"), tensor(15, 5, role="weight")
+    layer = cost("aten.gru", [tensor(1, 2, 6), tensor(1, 2, 5), w, u], [tensor(1, 2, 5), tensor(1, 2, 5)])
+    cell = cost("aten.gru_cell", [tensor(2, 6), tensor(2, 5), w, u], [tensor(2, 5)])
+    assert layer.matmul_flops == cell.matmul_flops == 2 * 2 * (15 * 6 + 15 * 5)
+    assert layer.other_flops == cell.other_flops == 2 * 11 * 5
+    w, u = tensor(20, 6, role="weight"), tensor(20, 5, role="weight")
+    lstm = cost("aten.lstm_cell", [tensor(2, 6), tensor(2, 5), tensor(2, 5), w, u], [tensor(2, 5)] * 2)
+    assert lstm.matmul_flops == 2 * 2 * (20 * 6 + 20 * 5)
+
+
+def test_a_folded_loop_costs_every_round() -> None:
+    """A product of 2 * 4 * 6 * 5 that ran 128 times costs 128 of them, bytes included."""
+    operands, out = [tensor(4, 6), tensor(6, 5, role="weight")], [tensor(4, 5)]
+    once, loop = cost("aten.mm", operands, out), cost("aten.mm", operands, out, repeat=128)
+    assert loop.matmul_flops == 128 * 240
+    assert loop.weight_bytes == 128 * once.weight_bytes
+
+
+def test_flex_attention_counts_like_the_fused_one() -> None:
+    """The same shapes give the same products, whatever tables its mask brings."""
+    q, kv = tensor(1, 8, 4, 16), tensor(1, 2, 6, 16, role="kv")
+    flex = cost("higher_order.flex_attention", [q, kv, kv, tensor(1, 1, 1, 1)], [q, tensor(1, 8, 4)])
+    fused = cost("aten.scaled_dot_product_attention", [q, kv, kv], [q], enable_gqa=True)
+    assert flex.matmul_flops == fused.matmul_flops == 2 * 8 * 4 * 6 * (16 + 16)
+    assert flex.kv_read_bytes == fused.kv_read_bytes
+
+
+def test_packed_weights_are_products_of_what_goes_in_and_comes_out() -> None:
+    """An int4 weight has the shape of its packing: 4 rows, 6 features and 5 outputs tell the product."""
+    packed = tensor(5, 3, dtype="uint8", role="weight", bytes=15)
+    found = cost("aten._weight_int4pack_mm_for_cpu", [tensor(4, 6), packed], [tensor(4, 5)])
+    assert (found.matmul_flops, found.weight_bytes) == (2 * 4 * 6 * 5, 15)
+    dynamic = cost("quantized.linear_dynamic", [tensor(4, 6), tensor(5, 6, bytes=30)], [tensor(4, 5)])
+    assert dynamic.matmul_flops == 2 * 4 * 6 * 5
 
 
 def test_operands_a_formula_does_not_know_make_an_op_unknown() -> None:
@@ -120,6 +188,14 @@ def test_a_token_meets_as_many_experts_as_it_is_sent_to() -> None:
         assert found.weight_bytes == round(w.bytes / 8 * experts)
 
 
+def test_experts_that_are_fetched_are_read_once_each() -> None:
+    """A batched product fetches 8 matrices for 4 tokens that go to 2 of 8; 8 * (1 - (3/4)^4) are read."""
+    table, ids, out = tensor(8, 6, 4, role="weight"), tensor(8), tensor(8, 6, 4)
+    found = cost("aten.index", [table, ids], [out], experts_per_token=2)
+    assert found.weight_bytes == round(table.bytes / 8 * 8 * (1 - 0.75**4))
+    assert found.activation_bytes == ids.bytes + out.bytes
+
+
 def test_a_lookup_reads_the_rows_it_picks() -> None:
     """Three rows of an embedding of 100 move three rows and their ids."""
     table, ids, out = tensor(100, 8, role="weight"), tensor(1, 3, bytes=24), tensor(1, 3, 8)
@@ -157,6 +233,17 @@ def test_packed_weights_count_as_stored() -> None:
     packed = tensor(5, 6, dtype="int4", role="weight", bytes=15)
     found = cost("aten.linear", [tensor(4, 6), packed], [tensor(4, 5)])
     assert (found.weight_bytes, found.matmul_flops) == (15, 240)
+
+
+def test_a_formula_is_named_as_torch_names_the_op() -> None:
+    """`mine::twice` and `mine.twice` are one operator; a name without a namespace is refused."""
+    try:
+        formula("mine::twice")(lambda op: Work(other_flops=7))
+        assert cost("mine.twice", [tensor(4)], [tensor(4)]).other_flops == 7
+    finally:
+        FORMULAS.pop("mine.twice")
+    with pytest.raises(ValueError, match="namespace"):
+        formula("twice")
 
 
 def test_registering_a_formula_twice_is_an_error() -> None:

@@ -1,6 +1,6 @@
 """Cost formulas: floating-point operations and bytes of an op, from its shapes and dtypes alone."""
 
-from roofleet_analysis.costs import attention, data, elementwise, matmul
+from roofleet_analysis.costs import attention, data, einsum, elementwise, experts, matmul, recurrent
 from roofleet_analysis.costs.registry import (
     FORMULA_VERSION,
     FORMULAS,
@@ -24,7 +24,10 @@ __all__ = [
     "cost_of",
     "data",
     "derive_op_costs",
+    "einsum",
     "elementwise",
+    "experts",
     "formula",
     "matmul",
+    "recurrent",
 ]

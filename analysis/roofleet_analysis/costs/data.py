@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roofleet_analysis.costs.experts import read_of_experts
 from roofleet_analysis.costs.registry import FORMULAS, Op, Work, formula
 
 
@@ -32,8 +33,12 @@ for _name in ("empty", "empty_like", "new_empty", "empty_strided", "alias", "det
     "aten.embedding", "aten.gather", "aten.index", "aten.index_select", "aten.take_along_dim", "aten.take"
 )
 def gather(op: Op) -> Work:
-    # Of the table only what is picked is read: as much as comes out, or all of it if that is less.
+    # Of the table only what is picked is read: as much as comes out, or all of it if that is less. Rows of
+    # experts, which the tokens of a batch pick again and again, are read once each.
     table, out = op.inputs[0], op.outputs[0]
+    k = op.attributes.get("experts_per_token")
+    if k is not None and out.shape[1:] == table.shape[1:]:
+        return Work(read={0: read_of_experts(table, out.shape[0], k)})
     return Work(read={0: min(table.bytes, out.bytes)})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMULA_VERSION = 1
+FORMULA_VERSION = 2
 """Raised whenever a formula's result changes: costs stored under an older one are derived again."""
 
 
@@ -74,16 +74,31 @@ FORMULAS: dict[str, Formula] = {}
 
 
 def formula(*names: str) -> Callable[[Formula], Formula]:
-    """Registers a formula for operators such as `aten.linear`; ValueError if one has a formula already."""
+    """Registers a formula for operators such as `aten.linear`; ValueError if one has a formula already.
+
+    Names may be written as torch writes them: `mylib::scan` is `mylib.scan`.
+    """
+
+    operators = [dotted(name) for name in names]
 
     def register(function: Formula) -> Formula:
-        for name in names:
+        for name in operators:
             if name in FORMULAS:
                 raise ValueError(f"{name} has a formula already: {FORMULAS[name].__name__}")
             FORMULAS[name] = function
         return function
 
     return register
+
+
+def dotted(name: str) -> str:
+    """An operator's name as ops carry it; ValueError for one without a namespace."""
+    found = name.replace("::", ".")
+    if "." not in found.strip("."):
+        raise ValueError(
+            f"{name!r} names no operator: give its namespace too, such as mylib::{name or 'scan'}"
+        )
+    return found
 
 
 def cost_of(op: Op) -> Cost | None:

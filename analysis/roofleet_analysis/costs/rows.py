@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from roofleet_analysis.costs.registry import FORMULA_VERSION, Cost, Op, Tensor, cost_of
+from roofleet_analysis.costs.registry import FORMULA_VERSION, FORMULAS, Cost, Op, Tensor, cost_of
 from roofleet_proto.tables import OP_COSTS
 
 
@@ -28,9 +28,28 @@ def _tensor(value: dict[str, Any]) -> Tensor:
 
 
 def derive_op_costs(ops: pa.Table) -> pa.Table:
-    """The `op_costs` rows of these `ops` rows, in their order; unknown ops have NULL figures."""
-    rows = ops.to_pylist()
-    return pa.Table.from_pylist([_row(row, cost_of(op_of(row))) for row in rows], schema=OP_COSTS.schema)
+    """The `op_costs` rows of these `ops` rows, in their order; unknown ops have NULL figures.
+
+    An op that has no formula here costs what a formula stated where it ran, if one did.
+    """
+    rows = []
+    for row in ops.to_pylist():
+        cost = cost_of(op_of(row))
+        if cost is None and row["op"] not in FORMULAS:
+            cost = stated_cost(row.get("stated_cost"))
+        rows.append(_row(row, cost))
+    return pa.Table.from_pylist(rows, schema=OP_COSTS.schema)
+
+
+def stated_cost(text: str | None) -> Cost | None:
+    """The cost an agent stated, JSON of Cost's fields, those left out being 0; None if it is none."""
+    try:
+        figures = json.loads(text or "")
+        if all(type(figure) is int and 0 <= figure < 2**63 for figure in figures.values()):
+            return Cost(**figures)
+    except (ValueError, TypeError, AttributeError):
+        pass
+    return None
 
 
 def _row(op: dict[str, Any], cost: Cost | None) -> dict[str, Any]:
