@@ -39,9 +39,12 @@ def trace(
     recorder.mark(cache(), "kv")
     leaving = model.register_forward_hook(recorder.leaves_the_model)
     try:
-        with torch.inference_mode(), follow_layers(model, recorder.path_stack), _flex_uncompiled():
-            with recorder, _wrapped_weights_whole(model, recorder):
-                call()
+        # What is compiled, flex attention and its masks included, runs as it was written: a mode that looks
+        # on keeps it from being compiled, which some functions insist on.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+            with follow_layers(model, recorder.path_stack):
+                with recorder, _wrapped_weights_whole(model, recorder):
+                    call()
     finally:
         leaving.remove()
     recorder.mark(cache(), "kv")
@@ -65,25 +68,6 @@ def _wrapped_weights_whole(model: nn.Module, recorder: Recorder) -> Iterator[Non
             yield
     else:
         yield
-
-
-@contextmanager
-def _flex_uncompiled() -> Iterator[None]:
-    """Lets flex attention run where a mode looks on: it insists on compiling itself, which a mode prevents.
-
-    The switch is torch's own, meant for stepping through it with a debugger.
-    """
-    from torch.nn.attention import flex_attention as flex
-
-    before = getattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", None)
-    if before is None:
-        yield
-        return
-    flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
-    try:
-        yield
-    finally:
-        flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 
 @contextmanager

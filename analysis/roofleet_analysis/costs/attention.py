@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from roofleet_analysis.costs.elementwise import SOFTMAX
+from roofleet_analysis.costs.matmul import product
 from roofleet_analysis.costs.registry import Op, Work, formula
 
 
@@ -12,7 +15,7 @@ def flex_attention(op: Op) -> Work:
     # masked is code, which shapes do not tell, so it is counted dense, and what that code does is not
     q, k, v = op.inputs[:3]
     pairs = q.elements // q.shape[-1] * k.shape[-2]
-    return Work(2 * pairs * (q.shape[-1] + v.shape[-1]), other_flops=pairs * (1 + SOFTMAX))
+    return _attention(pairs, q.shape[-1], k.shape[-2], v.shape[-1])
 
 
 @formula("aten.scaled_dot_product_attention")
@@ -24,11 +27,17 @@ def scaled_dot_product_attention(op: Op) -> Work:
     pairs = s * t
     for size in heads:
         pairs *= size
-    matmul_flops = 2 * pairs * (d + e)
-    causal = None
+    masked = pairs if len(op.inputs) > 3 else 0
+    work = _attention(pairs, d, t, e, masked)
     if op.attributes.get("is_causal"):
         # row i sees min(i + 1, t) positions
         seen = sum(min(i + 1, t) for i in range(s)) if s != t else s * (s + 1) // 2
-        causal = matmul_flops * seen // (s * t)
-    masked = pairs if len(op.inputs) > 3 else 0
-    return Work(matmul_flops, other_flops=pairs * (1 + SOFTMAX) + masked, causal_flops=causal)
+        return replace(work, causal_flops=work.matmul_flops * seen // (s * t))
+    return work
+
+
+def _attention(pairs: int, d: int, t: int, e: int, masked: int = 0) -> Work:
+    """The work of `pairs` of queries and keys: [s, d] @ [d, t], scaled, softmax, [s, t] @ [t, e]."""
+    scores, values = product(pairs, d, 1), product(pairs // t, t, e)
+    other = pairs * (1 + SOFTMAX) + masked + scores.other_flops + values.other_flops
+    return Work(scores.matmul_flops + values.matmul_flops, other)
