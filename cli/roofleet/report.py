@@ -1,16 +1,21 @@
-"""A run as text: its summary and its slowest layers, read from the published views."""
+"""A run as text: times, memory, utilisation and its slowest layers, read from the published views."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from roofleet.console import facts, table
+from roofleet.report_notes import print_notes, print_warnings, quality_facts
+from roofleet_analysis.comparison import t_quantile
 from roofleet_analysis.units import (
+    UNKNOWN,
     capacity_text,
     count_text,
     overhead_text,
     percent_text,
+    rate_text,
     time_text,
 )
 
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 
 Query = Callable[[str, tuple[object, ...]], "pa.Table"]
 SLOWEST = 5
+_STEPS = {
+    "prefill": "time to first token",
+    "decode": "time per output token",
+    "forward": "time of a forward",
+}
 
 
 def run_row(query: Query, run_id: str) -> dict[str, Any]:
@@ -33,57 +43,84 @@ def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     layers: list[dict[str, Any]] = query(
         "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction "
         "FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
-        "ORDER BY l.self_ns * p.steps DESC NULLS LAST, l.path LIMIT ?",
+        "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * p.steps DESC NULLS LAST, l.path LIMIT ?",
         (run_id, SLOWEST),
     ).to_pylist()
     return layers
 
 
 def print_run(console: Console, query: Query, run_id: str) -> None:
-    """Prints the summary of a run and its slowest layers with their bound."""
-    from rich.markup import escape
-
+    """Prints the summary of a run, what to know before relying on it, and its slowest layers."""
     row = run_row(query, run_id)
-    name, device = escape(row["model_name"]), escape(row["device_name"])
-    console.print(
-        f"\n[bold]{name}[/bold] on {device} ({row['device_kind']}), {row['dtype']}, "
-        f"{row['weights']} weights, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
-        + (f", {row['new_tokens']} new tokens" if row["new_tokens"] else "")
-    )
-    rows = _forward_time(query, row) + [(label, text) for label, text in _summary(row) if text is not None]
-    console.print(facts(rows))
-    console.print()
-    layers = [
-        [
-            layer["path"] or "(the model itself)",
-            layer["phase"],
-            layer["role"],
-            time_text(layer["self_ns"]),
-            percent_text(layer["share_of_phase"]),
-            layer["bound"] or "–",
-            percent_text(layer["roofline_fraction"]),
-        ]
-        for layer in slowest_layers(query, run_id)
-    ]
-    headers = ["slowest layers", "phase", "role", "own time a step", "of phase", "bound", "of roof"]
-    console.print(table(None, headers, layers, right=[3, 4, 6]))
-    if row["unknown_ops"]:
-        console.print(f"{row['unknown_ops']} ops have no cost formula and are in none of these figures:")
-        names = query(
-            "SELECT DISTINCT op FROM ops JOIN op_costs USING (run_id, phase, op_index) "
-            "WHERE run_id = ? AND NOT is_known ORDER BY op",
-            (run_id,),
-        )
-        console.print("  " + ", ".join(names.column("op").to_pylist()), markup=False)
+    _print_head(console, row)
+    print_warnings(console, row)
+    _print_times(console, query, row)
+    console.print(facts([(label, text) for label, text in _summary(row) if text is not None]))
+    _print_memory(console, query, run_id)
+    _print_layers(console, query, run_id)
+    print_notes(console, query, row)
     console.print(f"run {run_id}", style="dim")
 
 
-def _forward_time(query: Query, row: dict[str, Any]) -> list[tuple[str, str]]:
-    """How long one forward takes, for a model that does not generate."""
-    found = query(
-        "SELECT bare_p50_ns FROM phase_summary WHERE run_id = ? AND phase = 'forward'", (row["run_id"],)
+def _print_head(console: Console, row: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    name, device = escape(str(row["model_name"])), escape(str(row["device_name"]))
+    how = "" if row["variant"] == "base" else f" {row['variant']}"
+    attention = f", {row['attention']} attention" if row["attention"] else ""
+    console.print(
+        f"\n[bold]{name}[/bold] on {device} ({row['device_kind']}), {row['dtype']}{how}{attention}, "
+        f"{row['weights']} weights, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
+        + (f", {row['new_tokens']} new tokens" if row["new_tokens"] else "")
     )
-    return [("time of a forward", time_text(value)) for value in found.column(0).to_pylist()]
+
+
+def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
+    """Median, spread and certainty of each phase's bare step, and how decode grows with the context."""
+    phases = query(
+        "SELECT phase, steps, bare_p50_ns, bare_p5_ns, bare_p95_ns, bare_low_ns, bare_high_ns "
+        "FROM phase_summary WHERE run_id = ? AND steps > 0 ORDER BY phase DESC",
+        (row["run_id"],),
+    ).to_pylist()
+    shown = [
+        [
+            _STEPS.get(phase["phase"], phase["phase"]),
+            time_text(phase["bare_p50_ns"]),
+            _between(phase["bare_p5_ns"], phase["bare_p95_ns"]),
+            _between(phase["bare_low_ns"], phase["bare_high_ns"]),
+            count_text(phase["steps"]),
+        ]
+        for phase in phases
+    ]
+    if shown:
+        headers = ["", "median", "p5 to p95", "typical, 95 % interval", "steps"]
+        console.print(table(None, headers, shown, right=[1, 2, 3, 4]))
+    growth = query(
+        "SELECT regr_slope(p50_ns, cache_tokens) AS slope, regr_r2(p50_ns, cache_tokens) AS fit, "
+        "count(*) AS lengths, min(cache_tokens) AS first, max(cache_tokens) AS last "
+        "FROM decode_by_context WHERE run_id = ?",
+        (row["run_id"],),
+    ).to_pylist()[0]
+    if (text := growth_text(**growth)) is not None:
+        console.print(text + "\n")
+
+
+def growth_text(
+    slope: float | None, fit: float | None, lengths: int, first: int | None, last: int | None
+) -> str | None:
+    """How time per output token grows with the context, if a straight line through `lengths` medians says so.
+
+    `slope` is in ns a cached token and `fit` the line's coefficient of determination; None with fewer than 4
+    lengths, where a line says nothing. A slope within its own 95 % interval of zero is not told as growth.
+    """
+    if slope is None or fit is None or lengths < 4:
+        return None
+    between = f"between {first} and {last} cached tokens"
+    # t of the slope, from the share of the variance that the line explains
+    t = math.inf if fit >= 1 else math.sqrt(fit * (lengths - 2) / (1 - fit))
+    if slope <= 0 or t < t_quantile(lengths - 2):
+        return f"time per output token does not grow beyond the noise {between}"
+    return f"time per output token grows by {time_text(slope * 1000)} per 1,000 cached tokens, {between}"
 
 
 def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
@@ -94,11 +131,14 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         return None if value is None else text(value)
 
     return [
-        ("time to first token", optional(time_text, row["time_to_first_token_ns"])),
-        ("time per output token", optional(time_text, row["time_per_output_token_ns"])),
-        ("tokens/s" if generates else "tokens/s (processed)", f"{row['tokens_per_s']:.1f}"),
+        (
+            "tokens/s" if generates else "tokens/s (processed)",
+            optional(lambda v: rate_text(v, "").rstrip(), row["tokens_per_s"]),
+        ),
         ("parameters", count_text(row["parameters"])),
         ("peak memory", capacity_text(row["peak_memory_bytes"])),
+        ("allocator's peak", optional(capacity_text, row["allocator_peak_bytes"])),
+        ("allocator's reserve", optional(capacity_text, row["allocator_reserved_bytes"])),
         (
             f"FLOPs utilization, MFU ({'prefill' if generates else 'forward'})",
             optional(lambda v: f"{percent_text(v)} {roof}", row["model_flops_utilization"]),
@@ -110,4 +150,65 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),
         ("instrumentation overhead", optional(overhead_text, row["instrumentation_overhead"])),
         ("bare step explained by layers", optional(percent_text, row["layer_time_coverage"])),
+        *quality_facts(row),
     ]
+
+
+def _print_memory(console: Console, query: Query, run_id: str) -> None:
+    """What each phase holds at its peak, and where the peak is."""
+    rows = query("SELECT * FROM memory_summary WHERE run_id = ? ORDER BY phase DESC", (run_id,)).to_pylist()
+    shown = [
+        [
+            row["phase"],
+            capacity_text(row["peak_bytes"]),
+            capacity_text(row["weight_bytes"]),
+            capacity_text(row["kv_bytes"]),
+            capacity_text(row["activation_bytes"]),
+            capacity_text(row["workspace_bytes"]),
+            _place(row),
+        ]
+        for row in rows
+    ]
+    if shown:
+        headers = [
+            "memory",
+            "at the peak",
+            "weights",
+            "cache",
+            "activations",
+            "workspace",
+            "where the peak is",
+        ]
+        console.print()
+        console.print(table(None, headers, shown, right=[1, 2, 3, 4, 5]))
+
+
+def _place(row: dict[str, Any]) -> str:
+    if row["peak_path"] is None:
+        return UNKNOWN
+    op = f", {row['peak_op']}" if row["peak_op"] else ""
+    step = f", step {row['peak_step_index']}" if row["peak_step_index"] else ""
+    return (row["peak_path"] or "(the model itself)") + op + step
+
+
+def _print_layers(console: Console, query: Query, run_id: str) -> None:
+    layers = [
+        [
+            layer["path"] or "(the model itself)",
+            layer["phase"],
+            layer["role"],
+            time_text(layer["self_ns"]),
+            percent_text(layer["share_of_phase"]),
+            layer["bound"] or UNKNOWN,
+            percent_text(layer["roofline_fraction"]),
+        ]
+        for layer in slowest_layers(query, run_id)
+    ]
+    headers = ["slowest layers", "phase", "role", "own time a step", "of phase", "bound", "of roof"]
+    if layers:
+        console.print()
+        console.print(table(None, headers, layers, right=[3, 4, 6]))
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return UNKNOWN if low is None or high is None else f"{time_text(low)} to {time_text(high)}"

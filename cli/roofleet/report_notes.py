@@ -1,0 +1,113 @@
+"""What to know before relying on a run: noise, broken outputs, unknown ops, the variant and its quality."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from roofleet_analysis.units import count_text, percent_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.console import Console
+
+_ADVICE = {
+    "interval": "measure more iterations (--iterations)",
+    "other work": "stop what else runs on the machine",
+    "heat or power": "let the device cool, or run it at a lower power limit",
+    "the clock moved": "hold the clock still (governor `performance`, or a locked GPU clock)",
+}
+"""A word of a reason in `noise`, and what helps against it."""
+_PATHS_SHOWN = 3
+
+
+def print_warnings(console: Console, row: dict[str, Any]) -> None:
+    """A run that failed, gave out numbers that are none, or was too noisy to tell its times."""
+    from rich.markup import escape
+
+    if row["status"] == "analyzed":
+        console.print("counted and never run: it has no times")
+    elif row["error"]:
+        console.print(f"[bold red]{row['status']}:[/bold red] {escape(row['error'])}")
+    if row["outputs_finite"] is False:
+        console.print(
+            "[bold red]the model gave out NaN or infinite numbers:[/bold red] its times are those of a model "
+            "that is broken in this dtype or variant"
+        )
+    if row["noise"]:
+        console.print(
+            f"[bold yellow]these times are too noisy to rely on:[/bold yellow] {escape(row['noise'])}"
+        )
+        helps = [advice for word, advice in _ADVICE.items() if word in row["noise"]]
+        console.print(f"  what helps: {'; '.join(helps)}", markup=False)
+
+
+def print_notes(
+    console: Console, query: Callable[[str, tuple[object, ...]], pa.Table], row: dict[str, Any]
+) -> None:
+    """Ops without a formula, what the variant could not be applied to, and why no quality is known."""
+    unknown = query(
+        "SELECT phase, op, calls, share_of_time FROM unknown_ops WHERE run_id = ? "
+        "ORDER BY share_of_time DESC NULLS LAST, op, phase DESC",
+        (row["run_id"],),
+    ).to_pylist()
+    if unknown:
+        count = row["unknown_ops"] or 0
+        ops = "1 op has no cost formula and is" if count == 1 else f"{count} ops have no cost formula and are"
+        console.print(f"{ops} in none of these figures:")
+    for op in unknown:
+        share = (
+            ""
+            if op["share_of_time"] is None
+            else f", {percent_text(op['share_of_time'])} of the time of its ops"
+        )
+        console.print(
+            f"  {op['op']}: {count_text(op['calls'])} calls a step of {op['phase']}{share}", markup=False
+        )
+    for line in variant_lines(row["variant"], row["variant_notes"]):
+        console.print(line, markup=False)
+    if row["quality_unknown"]:
+        console.print(f"what this costs in quality is not known: {row['quality_unknown']}", markup=False)
+
+
+def variant_lines(variant: str, notes: str | None) -> list[str]:
+    """What the variant could not be applied to, a line for each reason and what was done instead.
+
+    `notes` is a JSON list of objects with `path`, `reason` and `done`.
+    """
+    grouped: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for note in json.loads(notes) if notes else []:
+        reason, done = (str(note.get(name) or "") for name in ("reason", "done"))
+        grouped[reason, done].append(str(note.get("path") or "(the model itself)"))
+    lines = [f"{variant} was not applied everywhere:"] if grouped else []
+    for (reason, done), paths in grouped.items():
+        more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
+        lines.append(f"  {', '.join(paths[:_PATHS_SHOWN])}{more}: {reason}" + (f" ({done})" if done else ""))
+    return lines
+
+
+def quality_facts(row: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """What the variant costs in quality, as far as that is known."""
+    against = f" against {row['quality_baseline']}" if row["quality_baseline"] else ""
+
+    def known(value: float | None, text: str) -> str | None:
+        return None if value is None else text
+
+    return [
+        (
+            "perplexity",
+            known(
+                row["perplexity"],
+                count_text(row["perplexity"])
+                + (
+                    f", baseline {count_text(row['baseline_perplexity'])}"
+                    if row["baseline_perplexity"]
+                    else ""
+                ),
+            ),
+        ),
+        (f"KL divergence{against}", known(row["kl_divergence"], f"{count_text(row['kl_divergence'])} nats")),
+        (f"same top token{against}", known(row["top1_agreement"], percent_text(row["top1_agreement"]))),
+    ]
