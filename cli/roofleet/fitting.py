@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Session, Step
+from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.transformers import load_config
 from roofleet_agent.measuring.passes import MemoryFound, PhaseMemory, memory_of
 from roofleet_agent.registry import find_engine
-from roofleet_agent.storage import stored_bytes
 from roofleet_agent.workload import ModelRequest, Workload, phases_of
 from roofleet_analysis.memory import largest
 
@@ -32,17 +31,12 @@ class Memory:
     """
 
     def __init__(self, request: ModelRequest, dtype: str, traced: Traced) -> None:
-        self._request, self._engine = request, find_engine(request)
+        self._request, self._dtype = request, dtype
+        self._engine = find_engine(request)
         self._task = traced.session.task
-        module = traced.session.module
-        parameters = list(module.parameters())
-        # Where and in what the model could be traced: see trace_phases.
-        self._device = parameters[0].device if parameters else torch.device("meta")
-        names = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
-        self._dtype = names.get(parameters[0].dtype, dtype) if parameters else dtype
-        self._scale = DTYPE_BYTES[dtype] // DTYPE_BYTES[self._dtype]
-        buffers = stored_bytes(module) - sum(p.numel() * p.element_size() for p in parameters)
-        self.weight_bytes = traced.weight_bytes + buffers
+        first = next(traced.session.module.parameters(), None)
+        self._device = torch.device("meta") if first is None else first.device  # see trace_phases
+        self.weight_bytes = traced.weight_bytes
         self._known: dict[tuple[str, Workload], MemoryFound] = {}
 
     def phases(self, workload: Workload) -> dict[str, PhaseMemory]:
@@ -53,16 +47,11 @@ class Memory:
     def of(self, phase: str, workload: Workload) -> PhaseMemory:
         """The memory of one phase at its peak."""
         memory = self._found(phase, workload).phases[phase]
-        return replace(
-            memory,
-            weight_bytes=self.weight_bytes,
-            kv_bytes=memory.kv_bytes * self._scale,
-            activation_bytes=memory.activation_bytes * self._scale,
-            peak_step_index=workload.new_tokens - 2 if phase == "decode" else 0,
-        )
+        step = workload.new_tokens - 2 if phase == "decode" else memory.peak_step_index
+        return replace(memory, peak_step_index=step)
 
     def layers(self, phase: str, workload: Workload) -> list[LayerMemory]:
-        """What each layer found and left in that step, in the dtype it was traced in."""
+        """What each layer found and left in that step."""
         return self._found(phase, workload).layers[phase]
 
     def _found(self, phase: str, workload: Workload) -> MemoryFound:
@@ -71,8 +60,7 @@ class Memory:
             if phase == "decode":
                 self._known[key] = self._last_decode(workload)
             else:
-                session = self._load(workload)
-                self._known[key] = memory_of(session, _steps(session, last=0))
+                self._known[key] = self._follow(workload, phase, 0)[0]
         return self._known[key]
 
     def _last_decode(self, workload: Workload) -> MemoryFound:
@@ -90,14 +78,18 @@ class Memory:
                 new_tokens=steps + 1,
                 logits=workload.logits if steps == new - 1 else "last",
             )
-            session = self._load(shorter)
-            found = memory_of(session, _steps(session, last=steps))
-            if steps == new - 1 or not any(_holds_more(tensor) for tensor in session.cache()):
+            found, holds_more = self._follow(shorter, "decode", steps - 1)
+            if steps == new - 1 or not holds_more:
                 break
         return found
 
-    def _load(self, workload: Workload) -> Session:
-        return self._engine.load(self._request, self._device, self._dtype, workload)
+    def _follow(self, workload: Workload, phase: str, index: int) -> tuple[MemoryFound, bool]:
+        """The memory of one step, and whether the cache then holds on to more than it shows."""
+        session = self._engine.load(self._request, self._device, self._dtype, workload)
+        found = memory_of(session, _steps(session, phase, index))
+        holds_more = any(t.untyped_storage().nbytes() > t.numel() * t.element_size() for t in session.cache())
+        session.close()
+        return found, holds_more
 
 
 def largest_sizes(request: ModelRequest, memory: Memory, workload: Workload, capacity: int) -> dict[str, Any]:
@@ -164,13 +156,10 @@ def positions_of(request: ModelRequest) -> int | None:
     return most if isinstance(most, int) else None
 
 
-def _steps(session: Session, last: int) -> Iterator[Step]:
+def _steps(session: Session, phase: str, index: int) -> Iterator[Step]:
     """The steps of an iteration up to one; those before it under a name of their own."""
-    for number, step in enumerate(session.iteration()):
-        yield step if number == last else replace(step, phase="before")
-        if number == last:
+    for step in session.iteration():
+        wanted = step.phase == phase and step.step_index == index
+        yield step if wanted else replace(step, phase="before")
+        if wanted:
             return
-
-
-def _holds_more(tensor: torch.Tensor) -> bool:
-    return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import roofleet
-from roofleet.commands import analyze, catalogs, compare, demo, profile, serve, sql
+from roofleet.commands import analyze, catalogs, compare, demo, profile, serve, sql, sweep
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _main(
 
 app.command("profile", rich_help_panel="One machine")(profile.profile)
 app.command("analyze", rich_help_panel="One machine")(analyze.analyze)
+app.command("sweep", rich_help_panel="One machine")(sweep.sweep)
 app.command("demo", rich_help_panel="One machine")(demo.demo)
 app.command("collector", rich_help_panel="A fleet")(serve.collector)
 app.command("agent", rich_help_panel="A fleet")(serve.agent)

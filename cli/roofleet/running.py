@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from roofleet.embedded import Destination
     from roofleet_agent.devices.base import Device
+    from roofleet_agent.sending.spool import Spool
     from roofleet_agent.workload import ModelRequest, Workload
 
 Show = Callable[[str, float], None]
@@ -31,8 +32,25 @@ def check_destination(collector: str | None, data: Path | None) -> None:
         address(collector)
 
 
+class _Noting:
+    """A sink that keeps rows in a spool, and in mind which runs they are of."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self.run_ids: set[str] = set()
+
+    def write(self, table: str, rows: pa.Table) -> None:
+        """See Sink.write."""
+        if table == "runs":
+            self.run_ids |= set(rows.column("run_id").to_pylist())
+        self._spool.write(table, rows)
+
+
 class Runs:
-    """Runs of one command: they share a spool, and all go to one destination."""
+    """Runs of one command: they share a spool, and all go to one destination.
+
+    `sink` takes rows and knows the ids of the runs it has seen; `spool` is the file they are kept in.
+    """
 
     def __init__(self, folder: Path, destination: Destination) -> None:
         from roofleet_agent.sending.spool import Spool
@@ -40,6 +58,8 @@ class Runs:
         self.folder = folder
         self._destination = destination
         self._spool = Spool(folder / "spool.sqlite")
+        self.spool = self._spool.path
+        self.sink = _Noting(self._spool)
         self._said: set[int] = set()
         if destination.warning:
             _warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
@@ -48,7 +68,7 @@ class Runs:
         """Says what this host and the device are."""
         from roofleet_agent.service import register
 
-        register(self._spool, self._spool.agent_id, [device])
+        register(self.sink, self._spool.agent_id, [device])
 
     def profile(
         self,
@@ -63,6 +83,7 @@ class Runs:
 
         `options` go to `profiling.profile`. What a run that failed or was stopped had to say is delivered.
         """
+        from roofleet.formulas import stated_cost
         from roofleet.models import suggesting
         from roofleet_agent import profiling
 
@@ -73,9 +94,10 @@ class Runs:
                     device,
                     dtype,
                     workload,
-                    self._spool,
+                    self.sink,
                     progress=show,
                     loaded=self.deliver_if_possible,  # so that the run is seen while it goes on
+                    stated_cost=stated_cost,
                     **options,
                 )
         except BaseException:
@@ -91,13 +113,13 @@ class Runs:
             show(f"measuring the {roof} roof", 1.0)
 
         self.write("roofs", measured_roofs(device, self.folder, done=measured))
-        take_readings(self._spool, [device])
+        take_readings(self.sink, [device])
 
     def write(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keeps rows of a table, to be delivered."""
         from roofleet_agent.rows import table_of
 
-        self._spool.write(table, table_of(table, rows))
+        self.sink.write(table, table_of(table, rows))
 
     def deliver(self) -> None:
         """Stores what is kept; UserError, saying where it stays, if the collector does not answer."""

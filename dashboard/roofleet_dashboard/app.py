@@ -12,14 +12,14 @@ import dash
 import waitress
 from waitress import wasyncore
 
-from roofleet_dashboard.pages import fleet, network, roofline, runs
+from roofleet_dashboard.pages import fleet, network, roofline, runs, sweeps
 from roofleet_dashboard.shell import register_shell, shell_layout
 from roofleet_dashboard.source import Source
 
 __all__ = ["DashboardServer", "create_app", "prepare_server", "serve"]
 
 THREADS = 8
-PAGES = (fleet.PAGE, runs.PAGE, roofline.PAGE, network.PAGE)
+PAGES = (fleet.PAGE, runs.PAGE, roofline.PAGE, network.PAGE, sweeps.PAGE)
 
 
 def create_app(source: Source) -> dash.Dash:

@@ -20,6 +20,7 @@ __all__ = [
     "RooflineState",
     "RunPhase",
     "RunsState",
+    "SweepsState",
     "phases_of",
 ]
 
@@ -168,6 +169,28 @@ class NetworkState:
             opened=_split(given["open"]) if "open" in given else None,
             node=given.get("node"),
         )
+
+
+@dataclass(frozen=True)
+class SweepsState:
+    """The Sweeps page. No sweep means the latest; None else means what suits the sweep."""
+
+    sweep: str | None = None
+    across: str | None = None
+    """The option along the axis."""
+    figure: str | None = None
+    """The column of the query sweep_runs that is drawn."""
+
+    def search(self) -> str:
+        """The query of the URL."""
+        return _search(sweep=self.sweep, across=self.across, figure=self.figure)
+
+    @staticmethod
+    def parse(search: str | None) -> SweepsState:
+        """The state that a query stands for."""
+        given = _given(search)
+        fields = (given.get(name) for name in ("sweep", "across", "figure"))
+        return SweepsState(*(text if text and _plain(text) else None for text in fields))
 
 
 def _given(search: str | None) -> dict[str, str]:

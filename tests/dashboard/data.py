@@ -22,6 +22,12 @@ from roofleet_proto.tables import TABLES
 
 CPU_FLOPS_PER_S, CPU_BYTES_PER_S = 196e9, 36.4e9
 GPU_DEVICE, GPU_RUN, FAILED_RUN = "gpu-0", "gpu-run", "failed-run"
+SWEEP, SWEEP_AXES, SWEEP_FAILED = (
+    "sweep-0",
+    {"dtype": ["fp32", "bf16"], "batch_size": [1, 4, 16], "prompt_tokens": [8], "new_tokens": [4],
+     "variant": ["base"], "attention": [None]},
+    ("bf16", 16),
+)  # fmt: skip
 NO_POWER = "a CPU keeps an energy count, not a power gauge"
 
 
@@ -58,6 +64,7 @@ class Fleet:
         self.gpt2_run = self._profiled("tiny-gpt2", TINY_GPT2, "generate")
         self.bert_run = self._profiled("tiny-bert", TINY_BERT, "encode")
         self._failed_run()
+        self._sweep()
 
     def write(self, table: str, rows: list[dict[str, Any]] | pa.Table) -> None:
         """Stores rows as the collector does when they arrive."""
@@ -160,6 +167,40 @@ class Fleet:
         self.write(
             "runs", [row | {"run_id": FAILED_RUN, "status": "failed", "error": error, "started_at": earlier}]
         )
+
+    def _sweep(self) -> None:
+        """The GPT-2 run again at six points of a sweep, a step taking as many times longer as the batch is
+        larger; one point ran out of memory."""
+        (run,) = self.source.rows("SELECT * FROM runs WHERE run_id = ?", self.gpt2_run)
+        earlier = run["started_at"] - timedelta(days=2)
+        axes = SWEEP_AXES | {"iterations": [2], "weights": ["random"], "analyze": [False]}
+        self.write(
+            "sweeps",
+            [
+                {
+                    "sweep_id": SWEEP,
+                    "model_name": "tiny-gpt2",
+                    "axes": json.dumps(axes),
+                    "points": 6,
+                    "started_at": earlier,
+                }
+            ],
+        )
+        for dtype in SWEEP_AXES["dtype"]:
+            for batch in SWEEP_AXES["batch_size"]:
+                own = {"run_id": f"{SWEEP}-{dtype}-{batch}"}
+                at = {"dtype": dtype, "batch_size": batch, "sweep_id": SWEEP, "started_at": earlier}
+                if (dtype, batch) == SWEEP_FAILED:
+                    at |= {"status": "failed", "error": "the device ran out of memory"}
+                self.write("runs", [run | own | at])
+                if "error" in at:
+                    continue
+                for table in ("ops", "steps", "phase_memory"):
+                    rows = self.source.rows(f"SELECT * FROM {table} WHERE run_id = ?", self.gpt2_run)
+                    for row in rows:
+                        if table == "steps":
+                            row["duration_ns"] *= batch
+                    self.write(table, [row | own for row in rows])
 
 
 def _on_the_gpu(row: dict[str, Any]) -> dict[str, Any]:

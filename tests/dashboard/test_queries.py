@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.dashboard.data import Fleet
+from tests.dashboard.data import SWEEP, Fleet
 
 import roofleet_dashboard
 from roofleet_collector.store import DuckDBStore
@@ -28,6 +28,7 @@ def parameters(fleet: Fleet) -> dict[str, tuple[object, ...]]:
         "roofline_points": (run, "decode", "layer"),
         "roofs": (device,),
         "layer": (run, "decode", "lm_head"),
+        "sweep_runs": (SWEEP,),
         "network_layers": (run, "decode"),
         "network_edges": (run, "decode"),
         "network_order": (run, "decode"),
