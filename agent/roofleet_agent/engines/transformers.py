@@ -240,8 +240,9 @@ def _load_model(
     request: ModelRequest, config: Any, task: str, device: torch.device, dtype: str, attention: str | None
 ) -> tuple[nn.Module, list[Note]]:
     """The model, and what its checkpoint had too much or too little."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers.utils import logging
+    with _quiet():
+        from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+        from transformers.utils import logging
 
     auto = AutoModelForCausalLM if task == "generate" else AutoModel
     if is_two_sided(config):
@@ -273,6 +274,10 @@ def _load_model(
             notes = _checked(request, task, loading)
             model = model.to(device)
     except (OSError, ValueError, ImportError) as error:
+        if attention is not None and "attention" in str(error).lower():
+            raise WorkloadRefused(
+                f"attention {attention!r} cannot be used here: {_first_line(error)}"
+            ) from error
         raise _not_loaded(request, error) from error
     return model.eval(), notes
 
@@ -283,7 +288,8 @@ ATTENTION = {"flex": "flex_attention", "flash": "flash_attention_2"}
 
 def _attention_of(auto: Any, config: Any, name: str, wanted: str) -> str:
     """transformers' name of an attention implementation; WorkloadRefused if the model does not offer it."""
-    model_class = auto._model_mapping[type(config)]
+    with _quiet():
+        model_class = auto._model_mapping[type(config)]
     offers = {
         "eager": True,
         "sdpa": getattr(model_class, "_supports_sdpa", False),
@@ -339,9 +345,13 @@ def _quiet() -> Iterator[None]:
         hub.setLevel(hub_before)
 
 
-def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
+def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    first = text.splitlines()[0].rstrip(".")
+    return text.splitlines()[0].rstrip(".")
+
+
+def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
+    first = _first_line(error)
     if request.origin == "folder":
         folder = Path(request.name).expanduser()
         if not (folder / "config.json").exists():

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
 
 
@@ -44,6 +45,8 @@ class Peak:
 
 class MemoryTracker(TorchDispatchMode):
     """Follows storages while it is entered; weights and inputs are marked beforehand and not counted."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
@@ -100,8 +103,7 @@ class MemoryTracker(TorchDispatchMode):
         self.peak_bytes = self.live_bytes
         self._at_peak = tuple(self._alive.values())
         path = self._open[-1][0].path if self._open else None
-        name = None if func is None else f"{func.namespace}.{func._schema.name.partition('::')[2]}"
-        self._peak_place = (path, name)
+        self._peak_place = (path, None if func is None else op_name(func))
 
     def begin_step(self, cache: Iterable[torch.Tensor]) -> None:
         """A new step: its peak starts at what is alive now, of which `cache` is the key-value cache."""

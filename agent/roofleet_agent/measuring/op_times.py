@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofleet_agent.engines.base import Step
+from roofleet_agent.names import op_name
 from roofleet_agent.tracing.tracer import follow_layers
 
 STEPS = 3
@@ -38,6 +39,8 @@ class OpTime:
 class _OpTimer(TorchDispatchMode):
     """Notes layer, name and time of every op that is no view; marks them for torch's profiler if asked."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, stack: list[str], marked: bool) -> None:
         super().__init__()
         self._stack = stack
@@ -47,9 +50,9 @@ class _OpTimer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func.is_view or func.namespace == "prim":
+        if getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim":
             return func(*args, **(kwargs or {}))
-        path, name = self._stack[-1], f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        path, name = self._stack[-1], op_name(func)
         mark: Any = contextlib.nullcontext()
         if self._marked:
             mark = torch.profiler.record_function(f"{_MARK}|{path}|{name}")
@@ -77,8 +80,9 @@ def _one_step(model: nn.Module, device: torch.device, step: Step) -> dict[tuple[
     profiler: Any = contextlib.nullcontext()
     if device.type != "cpu":
         profiler = torch.profiler.profile()
-    with profiler, torch.inference_mode(), follow_layers(model, stack), timer:
-        step.call()
+    with profiler, torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        with follow_layers(model, stack), timer:
+            step.call()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
     calls: dict[tuple[str, str], int] = defaultdict(int)

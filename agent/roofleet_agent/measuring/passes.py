@@ -123,7 +123,9 @@ def memory_of(session: Session, steps: Iterable[Step]) -> MemoryFound:
     weights = stored_bytes(module)
     tracker = MemoryTracker(state_tensors(module))
     found = MemoryFound({}, {})
-    with torch.inference_mode(), tracker, tracker.following(module):
+    # a mode that looks on keeps code from being compiled, and some, flex attention's, insists on it
+    uncompiled = torch.compiler.set_stance("force_eager")
+    with torch.inference_mode(), uncompiled, tracker, tracker.following(module):
         for step in steps:
             tracker.begin_step(session.cache())
             before = tracker.live_bytes
