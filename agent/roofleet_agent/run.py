@@ -30,6 +30,7 @@ from roofleet_agent.measuring.passes import (
     PhaseMemory,
     TimedStep,
     bare_steps,
+    is_finite,
     memory_of,
     timed_steps,
 )
@@ -174,7 +175,7 @@ class Run:
             for kind, run in (("bare", bare), ("timed", timed))[:: 1 if bare_first else -1]:
                 run(Iteration(kind, number, is_warmup))
             conditions.look()
-            finite = finite and _is_finite(session.output)
+            finite = finite and is_finite(session.output)
         self.row["outputs_finite"] = finite
         known = [joules for joules in energies if joules is not None]
         self.row["energy_j"] = sum(known) if len(known) == len(energies) else None
@@ -254,17 +255,6 @@ def _model_row(request: ModelRequest, session: Session) -> dict[str, Any]:
         "config": config,
         "source": request.source,
     }
-
-
-def _is_finite(output: Any) -> bool:
-    """Whether no number of the output, a tensor or something with tensors in it, is NaN or infinite."""
-    if isinstance(output, torch.Tensor):
-        return bool(torch.isfinite(output).all()) if output.is_floating_point() else True
-    if isinstance(output, dict):
-        return all(_is_finite(value) for value in output.values())
-    if isinstance(output, (list, tuple)):
-        return all(_is_finite(value) for value in output)
-    return True
 
 
 def _version(package: str) -> str | None:

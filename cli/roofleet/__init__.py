@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from roofleet_proto import __version__
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from roofleet.client import Connection
+    from roofleet.watched import Watched
     from roofleet_analysis.costs.registry import Formula, Op, Work
 
-__all__ = ["Op", "Work", "__version__", "connect", "formula"]
+__all__ = ["Op", "Work", "__version__", "connect", "formula", "profile"]
 
 
 def connect(address: str) -> Connection:
@@ -19,6 +22,15 @@ def connect(address: str) -> Connection:
     from roofleet.client import connect as connect_to
 
     return connect_to(address)
+
+
+def profile(
+    model: nn.Module, name: str | None = None, *, collector: str | None = None, data: str | None = None
+) -> Watched:
+    """Profiles a model where your own code calls it; see `roofleet.watched.Watched`."""
+    from roofleet.watched import Watched
+
+    return Watched(model, name, collector=collector, data=data)
 
 
 def formula(*names: str) -> Callable[[Formula], Formula]:

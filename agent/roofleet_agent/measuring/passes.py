@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.measuring.clocks import Clock
@@ -106,6 +108,16 @@ class PhaseMemory:
         return self.weight_bytes + self.kv_bytes + self.activation_bytes
 
 
+class HasMemory(Protocol):
+    """A model and its key-value cache, as a Session has them."""
+
+    module: nn.Module
+
+    def cache(self) -> Iterable[torch.Tensor]:
+        """See Session.cache."""
+        ...
+
+
 @dataclass(frozen=True)
 class MemoryFound:
     """What the memory pass found: one entry a phase, and the layers of its step with the highest peak."""
@@ -114,7 +126,7 @@ class MemoryFound:
     layers: dict[str, list[LayerMemory]]
 
 
-def memory_of(session: Session, steps: Iterable[Step]) -> MemoryFound:
+def memory_of(session: HasMemory, steps: Iterable[Step]) -> MemoryFound:
     """Runs the steps under a memory tracker; each must be called before the next is asked for.
 
     Works on `meta` as on a device: the figures are those of tensors, which are the same everywhere.
@@ -152,6 +164,17 @@ def peak_of_first_step(session: Session) -> int:
     """The most cache and activation bytes alive in the first step of an iteration."""
     found = memory_of(session, itertools.islice(session.iteration(), 1))
     return max(f.peak_bytes - f.weight_bytes for f in found.phases.values())
+
+
+def is_finite(output: Any) -> bool:
+    """Whether no number of the output, a tensor or something with tensors in it, is NaN or infinite."""
+    if isinstance(output, torch.Tensor):
+        return bool(torch.isfinite(output).all()) if output.is_floating_point() else True
+    if isinstance(output, dict):
+        return all(is_finite(value) for value in output.values())
+    if isinstance(output, (list, tuple)):
+        return all(is_finite(value) for value in output)
+    return True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -40,7 +41,7 @@ _ROLES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 # Of these the first that fits any part of the path: an attention's own output projection is attention.
 _INSIDE = (
     ("attention", re.compile(r"attn|attention", re.IGNORECASE)),
-    ("mlp", re.compile(r"mlp|ffn|feed_forward|experts?|^moe|intermediate|^output$|^fc\d?$", re.IGNORECASE)),
+    ("mlp", re.compile(r"mlp|ffn|feed_forward|experts?|^moe|dense_?relu|LayerFF|intermediate|^output$|^fc\d?$", re.IGNORECASE)),
     ("head", re.compile(r"^lm_head$|^score$|^classifier$|^pooler$|^cls$", re.IGNORECASE)),
 )
 
@@ -91,14 +92,16 @@ def role_of(path: str, module_type: str, is_leaf: bool) -> str:
     parts = path.split(".")
     last = parts[-1]
     if last.isdigit():
-        return "block" if not is_leaf else _inside(parts[:-1])
+        if is_leaf or any(part.isdigit() for part in parts[:-1]):  # a part of a block is none itself
+            return _inside((*parts[:-1], module_type))
+        return "block"
     for role, pattern in _ROLES:
         if pattern.search(last) or (is_leaf and pattern.search(module_type)):
             return role
     return _inside(parts)
 
 
-def _inside(parts: list[str]) -> str:
+def _inside(parts: Sequence[str]) -> str:
     for role, pattern in _INSIDE:
         if any(pattern.search(part) for part in parts):
             return role
