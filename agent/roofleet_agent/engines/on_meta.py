@@ -20,8 +20,12 @@ def attention_on_meta(model_class: Any, config: Any, wanted: str) -> str:
 
 
 def settle_on_meta(model: Any) -> None:
-    """Lets experts run as grouped products where a loop was asked for over those that were met: which are,
-    only data tells. The work is the same; the weights read are those met on average."""
+    """Leaves out what looks at data, without changing what is computed.
+
+    Experts run as grouped products where a loop was asked for over those that were met: the work is the same,
+    and the weights read are those met on average. Nobody looks for padding among the tokens to warn of it.
+    """
+    model.config.pad_token_id = None
     if model._can_set_experts_implementation() and model.config._experts_implementation == "eager":
         model.set_experts_implementation("grouped_mm")
 

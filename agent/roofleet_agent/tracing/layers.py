@@ -41,7 +41,13 @@ _ROLES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 # Of these the first that fits any part of the path: an attention's own output projection is attention.
 _INSIDE = (
     ("attention", re.compile(r"attn|attention", re.IGNORECASE)),
-    ("mlp", re.compile(r"mlp|ffn|feed_forward|experts?|^moe|dense_?relu|LayerFF|intermediate|^output$|^fc\d?$", re.IGNORECASE)),
+    (
+        "mlp",
+        re.compile(
+            r"mlp|ffn|feed_forward|experts?|^moe|dense_?relu|LayerFF|intermediate|^output$|^fc\d?$",
+            re.IGNORECASE,
+        ),
+    ),
     ("head", re.compile(r"^lm_head$|^score$|^classifier$|^pooler$|^cls$", re.IGNORECASE)),
 )
 
