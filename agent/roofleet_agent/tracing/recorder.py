@@ -83,11 +83,11 @@ class Recorder(TorchDispatchMode):
             self._note(func, args, kwargs, result)
         return result
 
-    def whole(self, name: str, call: Callable[[], Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Runs `call` and notes it as one op of that name, without the ops inside it."""
+    def whole(self, name: str, call: Callable[[], Any], operands: Iterable[torch.Tensor]) -> Any:
+        """Runs `call` and notes it as one op of that name on these operands, without the ops inside it."""
         with self._pause():
             result = call()
-        inputs = [self._operand(t) for t in tensors_in((args, kwargs))]
+        inputs = [self._operand(t) for t in operands]
         self._add(name, inputs, [self._operand(t) for t in tensors_in(result)], False, {})
         return result
 
@@ -218,7 +218,10 @@ class WholeProducts(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_")
         if name not in self._names or not any(map(is_traceable_wrapper_subclass, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)
-        return self._recorder.whole(f"aten.{name}", lambda: func(*args, **kwargs), args, kwargs)
+        operands = list(tensors_in((args, kwargs)))
+        if name == "embedding":  # the function takes ids and table, the op table and ids
+            operands = operands[1::-1]
+        return self._recorder.whole(f"aten.{name}", lambda: func(*args, **kwargs), operands)
 
 
 def _written(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
