@@ -1,0 +1,221 @@
+"""Variants: their names, what each does to storage and arithmetic, and what it says it could not do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, ListSink, request
+from torch import nn
+
+from roofleet.analysis import phase_cost
+from roofleet_agent import profiling
+from roofleet_agent.devices.cpu import CpuDevice
+from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.profiling import Traced, trace_phases
+from roofleet_agent.registry import find_engine
+from roofleet_agent.storage import stored_bytes
+from roofleet_agent.variants import Variant, parse
+from roofleet_agent.variants.applying import apply_variant
+from roofleet_agent.variants.quantizing import Int4Linear
+from roofleet_agent.workload import Workload
+
+CPU = torch.device("cpu")
+SMALL_LLAMA = {**TINY_LLAMA, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+WORKLOAD = Workload(prompt_tokens=8, new_tokens=3, iterations=1, warmup=1)
+
+VARIANTS = st.builds(
+    Variant,
+    pruned=st.none() | st.integers(1, 99).map(lambda n: n / 100),
+    pruned_structured=st.none() | st.integers(1, 99).map(lambda n: n / 100),
+    quantized=st.sampled_from([None, "int8-dynamic", "int8-weight-only", "int4-weight-only"]),
+    compiled=st.sampled_from([None, "compile", "compile-blocks"]),
+    static_cache=st.booleans(),
+)
+
+
+@given(VARIANTS)
+def test_the_name_of_a_variant_names_it(variant: Variant) -> None:
+    """Parsing a canonical name gives the variant back, and parts may come in any order."""
+    assert parse(variant.name) == variant
+    assert parse("+".join(reversed(variant.name.split("+")))) == variant
+
+
+@pytest.mark.parametrize("text", ["int3", "pruned-0", "pruned-100", "", "base+x", "compile+compile-blocks"])
+def test_a_name_that_is_not_known_is_refused_with_those_that_are(text: str) -> None:
+    """The message names what there is, or what was said twice."""
+    with pytest.raises(WorkloadRefused, match=r"int8-dynamic, int8-weight-only|says twice"):
+        parse(text)
+
+
+def traced(config: dict[str, Any], variant: str, dtype: str = "fp32") -> Traced:
+    """The trace of a variant on meta."""
+    asked = request(config)
+    return trace_phases(find_engine(asked), asked, dtype, replace(WORKLOAD, variant=parse(variant)))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("variant", ["int8-dynamic", "int8-weight-only", "int4-weight-only", "pruned-50"])
+@pytest.mark.parametrize("config", [SMALL_LLAMA, TINY_GPT2], ids=["llama", "gpt2"])
+def test_storing_weights_otherwise_leaves_the_matrix_work(
+    config: dict[str, Any], variant: str, dtype: str
+) -> None:
+    """Prefill and decode do the same multiplications in every quantisation, and know every op."""
+    base = traced(config, "base", dtype)
+    changed = traced(config, variant, dtype)
+    for phase in ("prefill", "decode"):
+        before, _ = phase_cost(base.phases[phase])
+        after, unknown = phase_cost(changed.phases[phase])
+        assert after.matmul_flops == before.matmul_flops
+        assert not unknown
+
+
+def test_weight_bytes_are_those_of_the_storage() -> None:
+    """A 64 x 128 matrix: 32,768 bytes in fp32, 8,192 in int8 with a scale and a zero a row, 4,096 in int4
+    with a scale and a zero a group."""
+    layers = {name: nn.Sequential(nn.Linear(128, 64, bias=False)) for name in ("fp32", "int8", "int4")}
+    for name, variant in (("int8", "int8-weight-only"), ("int4", "int4-weight-only")):
+        apply_variant(layers[name], parse(variant), CPU)
+    assert stored_bytes(layers["fp32"]) == 64 * 128 * 4
+    assert stored_bytes(layers["int8"]) == 64 * 128 + 64 * (4 + 1)  # the zero in one byte
+    # one group of 128 a row: 64 x (scale + zero) x 4
+    assert stored_bytes(layers["int4"]) == 64 * 128 // 2 + 64 * 2 * 4
+
+
+@pytest.mark.parametrize("variant", ["int8-weight-only", "int4-weight-only", "pruned-structured-50"])
+def test_a_variant_takes_on_meta_what_it_takes_on_a_device(variant: str) -> None:
+    """What analyze says of a variant's weights is what loading it gives."""
+    asked = request(SMALL_LLAMA)
+    workload = replace(WORKLOAD, variant=parse(variant))
+    session = find_engine(asked).load(asked, CPU, "fp32", workload)
+    assert stored_bytes(session.module) == traced(SMALL_LLAMA, variant).weight_bytes
+
+
+def test_int4_computes_what_its_digits_say() -> None:
+    """The product with packed digits is the product with the matrix they stand for."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32)
+    packed = Int4Linear(layer, 32)
+    grouped = layer.weight.detach().view(32, 2, 32)
+    low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
+    step = (high - low) / 15
+    stands_for = (((grouped - low) / step).round() * step + low).view(32, 64)
+    x = torch.randn(3, 5, 64)
+    with torch.inference_mode():
+        assert torch.allclose(packed(x), x @ stands_for.T + layer.bias, atol=1e-4)
+
+
+def test_a_layer_that_cannot_be_quantised_is_left_and_told() -> None:
+    """48 features are no multiple of 32: that layer stays, the other is packed, and both are said."""
+    model = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 16))
+    applied = apply_variant(model, parse("int4-weight-only"), CPU)
+    assert isinstance(model[0], Int4Linear)
+    assert type(model[1]) is nn.Linear
+    assert [(n.path, n.done) for n in applied.notes] == [("*", "left in float32")]
+    assert "48 input features" in applied.notes[0].reason
+
+
+def test_a_model_without_linear_layers_cannot_be_quantised() -> None:
+    """Said instead of a run that claims to be quantised."""
+    with pytest.raises(WorkloadRefused, match="has no linear layers"):
+        apply_variant(nn.Sequential(nn.ReLU()), parse("int8-weight-only"), CPU)
+
+
+def test_the_output_head_stays_and_is_told() -> None:
+    """Embedding and head keep their dtype, tied or not."""
+    asked = request(SMALL_LLAMA)
+    session = find_engine(asked).load(asked, CPU, "fp32", replace(WORKLOAD, variant=parse("int8-dynamic")))
+    assert [n.path for n in session.notes] == ["lm_head"]
+    head: Any = session.module.get_submodule("lm_head")
+    assert type(head.weight) is nn.Parameter
+    assert session.parameters == find_engine(asked).load(asked, CPU, "fp32", WORKLOAD).parameters
+
+
+def test_pruning_sets_a_share_of_every_matrix_to_zero() -> None:
+    """75 % of 64 x 64 weights: 3,072 zeros, the largest kept; storage stays."""
+    model = nn.Sequential(nn.Linear(64, 64))
+    weight: Any = model[0].weight
+    largest = weight.detach().abs().flatten().topk(1024).values.sum()
+    before = stored_bytes(model)
+    apply_variant(model, parse("pruned-75"), CPU)
+    pruned: Any = model[0].weight
+    assert int((pruned == 0).sum()) == 3072
+    assert torch.allclose(pruned.detach().abs().sum(), largest)
+    assert stored_bytes(model) == before
+    assert not model[0]._forward_pre_hooks
+
+
+def test_structured_pruning_makes_the_feed_forward_smaller() -> None:
+    """Two blocks of 64 -> 128 -> 64 with a gate: each saves half of 3 x 64 x 128 multiply-adds a token."""
+    before, _ = phase_cost(traced(SMALL_LLAMA, "base").phases["decode"])
+    after, unknown = phase_cost(traced(SMALL_LLAMA, "pruned-structured-50").phases["decode"])
+    # 2 blocks * 2 * 3 * 64 * 64 = 49,152
+    assert before.matmul_flops - after.matmul_flops == 2 * 2 * 3 * 64 * 64
+    assert not unknown
+
+
+@pytest.mark.parametrize(
+    ("config", "features"),
+    [(TINY_GPT2, 128), (TINY_BERT, 64), (SMALL_LLAMA, 128)],
+    ids=["gpt2", "bert", "llama"],
+)
+def test_structured_pruning_keeps_the_features_that_matter(config: dict[str, Any], features: int) -> None:
+    """With the columns of half the features set to zero, taking those out changes nothing."""
+    asked = request(config)
+    session = find_engine(asked).load(asked, CPU, "fp32", WORKLOAD)
+    model: Any = session.module
+    downs = [m for p, m in model.named_modules() if p.endswith(("mlp.c_proj", "output.dense", "down_proj"))]
+    downs = [m for m in downs if features in m.weight.shape]
+    with torch.no_grad():
+        for down in downs:
+            along = 0 if down.weight.shape[0] == features else 1
+            down.weight.index_fill_(along, torch.arange(0, features, 2), 0.0)
+    ids = torch.arange(8)[None]
+    with torch.inference_mode():
+        before = model(input_ids=ids)[0]
+        apply_variant(model, parse("pruned-structured-50"), CPU)
+        after = model(input_ids=ids)[0]
+    assert downs
+    assert all(features // 2 in m.weight.shape for m in downs)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def run(variant: str, config: dict[str, Any] = SMALL_LLAMA) -> ListSink:
+    """A run of a variant on the CPU."""
+    sink = ListSink()
+    workload = replace(WORKLOAD, variant=parse(variant), iterations=2)
+    profiling.profile(request(config), CpuDevice(), "fp32", workload, sink)
+    return sink
+
+
+@pytest.mark.slow
+def test_blocks_compiled_one_by_one_stay_visible() -> None:
+    """Each block is timed; what is inside a compiled block is not, and the run says so."""
+    sink = run("compile-blocks")
+    timed = {span["path"] for span in sink.rows("spans")}
+    assert {"model.layers.0", "model.layers.1", "lm_head"} <= timed
+    assert not any(path.startswith("model.layers.0.") for path in timed)
+    notes = json.loads(sink.rows("runs")[-1]["variant_notes"])
+    assert "compiled" in notes[-1]["reason"]
+    assert sink.rows("runs")[-1]["variant"] == "compile-blocks"
+
+
+def test_a_static_cache_is_all_there_from_the_start() -> None:
+    """Keys and values of 2 layers, 2 heads of 16 for 8 + 3 tokens in fp32: 2 x 2 x 2 x 16 x 11 x 4 bytes."""
+    memory = {row["phase"]: row for row in run("static-cache").rows("phase_memory")}
+    assert memory["prefill"]["kv_bytes"] == memory["decode"]["kv_bytes"] == 2 * 2 * 2 * 16 * 11 * 4
+
+
+def test_a_variant_runs_and_says_what_it_is() -> None:
+    """A pruned and quantised run stores both names, its notes, and fewer bytes of weights than its base."""
+    sink = run("int8-weight-only+pruned-50")
+    row = sink.rows("runs")[-1]
+    assert row["variant"] == "pruned-50+int8-weight-only"
+    assert json.loads(row["variant_notes"])[0]["path"] == "lm_head"
+    assert row["parameter_bytes"] < run("base").rows("runs")[-1]["parameter_bytes"]
+    assert row["outputs_finite"]
