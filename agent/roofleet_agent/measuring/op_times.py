@@ -50,8 +50,6 @@ class _OpTimer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim":
-            return func(*args, **(kwargs or {}))
         path, name = self._stack[-1], op_name(func)
         mark: Any = contextlib.nullcontext()
         if self._marked:
@@ -59,8 +57,18 @@ class _OpTimer(TorchDispatchMode):
         with mark:
             begin = time.perf_counter_ns()
             result = func(*args, **(kwargs or {}))
-            self.seen.append((path, name, time.perf_counter_ns() - begin))
+            duration = time.perf_counter_ns() - begin
+        if not (getattr(func, "is_view", False) and _same_storage(args, result)):
+            self.seen.append((path, name, duration))
         return result
+
+
+def _same_storage(args: Sequence[Any], result: Any) -> bool:
+    """Whether a view is one: `to` and `reshape` give a view or a copy, by what they are asked for."""
+    first, given = args[0] if args else None, result[0] if isinstance(result, (list, tuple)) else result
+    if not isinstance(first, torch.Tensor) or not isinstance(given, torch.Tensor):
+        return False
+    return bool(first.untyped_storage()._cdata == given.untyped_storage()._cdata)
 
 
 def time_ops(model: nn.Module, device: torch.device, steps: Iterable[Step]) -> dict[str, list[OpTime]]:
