@@ -17,8 +17,10 @@ FUNCTIONS = {
     "mean_margin(variance, n)": "half of the 95 % confidence interval of a mean; NULL with n under 3",
     "difference_margin(square_a, n_a, square_b, n_b)": "the same of a difference of two means by Welch's t, "
     "from their squared standard errors",
-    "verdict(ratio, low, high, baseline_noise, noise)": "`faster`, `slower`, `same` or `unclear`",
-    "why_unclear(ratio, low, high, baseline_noise, noise)": "why it is `unclear`",
+    "within_spread(ratio, spread)": "whether repeats of the same run differ as much as that",
+    "verdict(ratio, low, high, baseline_noise, noise, spread := NULL)": "`faster`, `slower`, `same` or "
+    "`unclear`",
+    "why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL)": "why it is `unclear`",
     "interval_noise(low, high)": "why an interval is too wide to rely on; NULL if it is not",
     "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from roofleet.errors import UserError
 from roofleet.reading import Query
-from roofleet_analysis.comparison import Change, Sample, compare, sample
+from roofleet_analysis.comparison import LAYER_SPREAD, Change, Sample, compare, sample
 
 Row = dict[str, Any]
 
@@ -60,6 +60,8 @@ def read_run(query: Query, run_id: str) -> Run:
     for memory in rows("SELECT * FROM memory_summary WHERE run_id = ?"):
         if memory["phase"] in phases:
             phases[memory["phase"]]["memory"] = memory
+    for again in rows("SELECT phase, spread FROM phase_repeats WHERE run_id = ?"):
+        phases[again["phase"]]["spread"] = again["spread"]
     times: dict[str, list[float]] = defaultdict(list)
     for step in rows("SELECT phase, bare_ns FROM phase_iterations WHERE run_id = ?"):
         times[step["phase"]].append(step["bare_ns"])
@@ -111,8 +113,11 @@ def _figures(phase: Row | None) -> Row:
     }
 
 
-def _noise(baseline: Run, run: Run, phase: str) -> tuple[str | None, str | None]:
-    return baseline.phases.get(phase, {}).get("noise"), run.phases.get(phase, {}).get("noise")
+def _noise(baseline: Run, run: Run, phase: str) -> tuple[str | None, str | None, float | None]:
+    """Why either side is too noisy to tell, and the most that repeats of either differ."""
+    a, b = (side.phases.get(phase, {}) for side in (baseline, run))
+    spreads = [side["spread"] for side in (a, b) if side.get("spread") is not None]
+    return a.get("noise"), b.get("noise"), max(spreads, default=None)
 
 
 def compared_layers(baseline: Run, run: Run) -> list[Row]:
@@ -138,7 +143,8 @@ def compared_layers(baseline: Run, run: Run) -> list[Row]:
         some = (run if in_run else baseline).layers[keys[0]]
         change = None
         if a[0] is not None and b[0] is not None:
-            change = compare(a[0], b[0], *_noise(baseline, run, phase))
+            noise_a, noise_b, spread = _noise(baseline, run, phase)
+            change = compare(a[0], b[0], noise_a, noise_b, spread and spread**LAYER_SPREAD)
         elif a[1] and b[1]:
             change = Change(b[1] / a[1], None, None, "unclear", NOT_TOGETHER)
         row: Row = {"baseline_run_id": baseline.run_id, "run_id": run.run_id, "phase": phase, "path": path}

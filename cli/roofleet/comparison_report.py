@@ -33,6 +33,11 @@ def print_comparison(console: Console, runs: list[Run]) -> None:
     by_run = [{row["phase"]: row for row in compared_phases(baseline, run)} for run in runs[1:]]
     for phase in dict.fromkeys(phase for rows in by_run for phase in rows):
         _print_phase(console, phase, runs, names, [rows.get(phase, {}) for rows in by_run])
+    if not any(phase.get("spread") for run in runs for phase in run.phases.values()):
+        console.print(
+            "No quiet repeats of these runs are stored: the intervals are over iterations of one process each, "
+            "and another start may differ by more. Run each again to know."
+        )
     _print_quality(console, runs, names)
     for run, name in zip(runs[1:], names[1:], strict=True):
         _print_layers(console, compared_layers(baseline, run), f"{name} against {names[0]}")

@@ -23,6 +23,7 @@ RUN = {
 }  # fmt: skip
 MODEL = {"model_id": "m", "name": "tiny", "origin": "catalog", "architecture": "T", "task": "generate",
          "parameters": 1}  # fmt: skip
+RUNS = {"a": "base", "b": "int8-dynamic", "c": "int8-dynamic"}
 
 
 def made(*times: float) -> Sample:
@@ -102,11 +103,27 @@ def test_the_verdict_is_what_the_interval_allows(
 @pytest.mark.parametrize("side", [0, 1])
 def test_nothing_is_claimed_of_a_noisy_side(side: int) -> None:
     """Half the time is no speed-up while other work was on the machine, and the side is named."""
-    noise: list[str | None] = [None, None]
-    noise[side] = "other work"
+    noise = ("other work", None) if side == 0 else (None, "other work")
     change = compare(made(100, 101, 102), made(50, 51, 52), *noise)
     assert change.verdict == "unclear"
     assert change.why == f"the {('baseline', 'run')[side]} is too noisy: other work"
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [(None, "faster"), (1.5, "faster"), (1.9, "faster"), (2.1, "unclear")]
+)
+def test_what_repeats_differ_by_is_no_change(spread: float | None, verdict: str) -> None:
+    """Half the time is a factor of 2: a change if repeats differ by 1.9, none if they differ by 2.1."""
+    change = compare(made(100, 101, 102), made(50, 50.5, 51), spread=spread)
+    assert change.verdict == verdict
+    assert change.why == ("repeats of the same run can differ by 110.0 %" if verdict == "unclear" else None)
+
+
+def test_runs_are_not_the_same_by_luck() -> None:
+    """Within 2 % of one another, but repeats differ by 5 %: the next two may not be."""
+    a, b = made(100, 100.1, 100.2), made(100, 100.1, 100.2)
+    assert compare(a, b, spread=1.02).verdict == "same"
+    assert compare(a, b, spread=1.05).verdict == "unclear"
 
 
 times = st.lists(st.floats(1e3, 1e10), min_size=1, max_size=7)
@@ -135,14 +152,14 @@ def test_a_claim_is_never_inside_the_noise(a: list[float], b: list[float]) -> No
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database with the views and two runs of one model."""
+    """A database with the views and three runs of one model, of which the last two are repeats."""
     connection = duckdb.connect()
     migrate(connection)
     _insert(connection, "models", [MODEL])
-    _insert(connection, "runs", [RUN | {"run_id": name} for name in ("a", "b")])
+    _insert(connection, "runs", [RUN | {"run_id": name, "variant": how} for name, how in RUNS.items()])
     _insert(connection, "layers", [
         {"run_id": name, "path": "x", "layer_index": 0, "depth": 1, "module_type": "L", "role": "mlp",
-         "is_leaf": True, "parameters": 0, "parameter_bytes": 0} for name in ("a", "b")
+         "is_leaf": True, "parameters": 0, "parameter_bytes": 0} for name in RUNS
     ])  # fmt: skip
     yield connection
     connection.close()
@@ -174,25 +191,27 @@ whole_times = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=6) | st.l
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(whole_times, whole_times)
+@given(whole_times, whole_times, st.integers(99, 125))
 def test_sql_and_python_give_the_same_numbers(
-    database: duckdb.DuckDBPyConnection, a: list[int], b: list[int]
+    database: duckdb.DuckDBPyConnection, a: list[int], b: list[int], again: int
 ) -> None:
     """The views and this module agree on every interval, ratio, verdict and reason, for phases and layers."""
-    _fill(database, {"a": a, "b": b})
+    _fill(database, {"a": a, "b": b, "c": [ns * again // 100 for ns in b]})
     intervals = database.sql(
         "SELECT bare_typical_ns, bare_low_ns, bare_high_ns, noise FROM phase_summary ORDER BY run_id"
     ).fetchall()
-    for listed, (typical, low, high, _) in zip((a, b), intervals, strict=True):
+    for listed, (typical, low, high, _) in zip((a, b), intervals, strict=False):
         mine = made(*listed)
         assert typical == pytest.approx(mine.typical_ns, rel=1e-9)
         assert (low, high) == (
             (None, None) if mine.interval() is None else pytest.approx(mine.interval(), rel=1e-9)
         )
-    change = compare(made(*a), made(*b), intervals[0][3], intervals[1][3])
-    assume(all(abs(edge - x) > 1e-9 for x in (change.ratio, change.low, change.high) if x is not None
-               for edge in (0.98, 1, 1.02)) or a == b)  # fmt: skip
-    for view in ("phase_comparison", "layer_comparison"):
+    repeats = database.sql("SELECT max(spread) FROM phase_repeats").fetchall()[0][0]
+    for view, spread in (("phase_comparison", repeats), ("layer_comparison", repeats and repeats**3)):
+        change = compare(made(*a), made(*b), intervals[0][3], intervals[1][3], spread)
+        ends = [change.ratio, *(end for end in (change.low, change.high) if end is not None)]
+        edges = [0.98, 1, 1.02, *([spread, 1 / spread] if spread else [])]
+        assume(a == b or all(abs(edge - end) > 1e-7 * edge for edge in edges for end in ends))
         found = database.sql(
             f"SELECT ratio, low, high, verdict, why FROM {view} WHERE baseline_run_id = 'a' AND run_id = 'b'"
         ).fetchall()
@@ -203,3 +222,15 @@ def test_sql_and_python_give_the_same_numbers(
         if change.low is not None:
             assert (low, high) == pytest.approx((change.low, change.high), rel=1e-9)
         assert (verdict, why) == (change.verdict, change.why)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(whole_times, whole_times)
+def test_of_two_repeats_none_is_faster(
+    database: duckdb.DuckDBPyConnection, b: list[int], c: list[int]
+) -> None:
+    """Whatever two runs of the very same thing took, no step of one is called faster than the other's."""
+    _fill(database, {"b": b, "c": c})
+    found = database.sql("SELECT verdict FROM phase_comparison WHERE ratio IS NOT NULL").fetchall()
+    assert len(found) == 2
+    assert {verdict for (verdict,) in found} <= {"same", "unclear"}

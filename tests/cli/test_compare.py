@@ -216,6 +216,11 @@ def test_three_runs_stand_beside_one_baseline(query: Query) -> None:
     assert f"{OTHER} against {BASE}" in said
 
 
+def test_runs_without_repeats_are_said_to_have_none(query: Query) -> None:
+    """An interval over iterations cannot show what another start of the process makes, and that is told."""
+    assert "No quiet repeats of these runs are stored" in text(query, BASE, FAST)
+
+
 def test_repeated_blocks_are_added_up_by_iteration(query: Query) -> None:
     """Three layers of 250 ns against three of 125 are 750 against 375, with an interval of their own."""
     rows = {row["path"]: row for row in compared_layers(read_run(query, BASE), read_run(query, FAST))}

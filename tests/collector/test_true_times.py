@@ -328,6 +328,35 @@ def test_layers_of_two_runs_are_compared(two_runs: DuckDBStore) -> None:
     assert by_path["b"]["self_ns"] == pytest.approx(125)
 
 
+def test_a_difference_that_repeats_have_too_is_unclear(two_runs: DuckDBStore) -> None:
+    """A second start of "s" took 2.2 times as long: then a factor of 2 says nothing, in a layer either."""
+    asked = "SELECT verdict, why FROM phase_comparison WHERE baseline_run_id = 'r' AND run_id = 's'"
+    asked += " AND phase = 'decode'"
+    again = RUN | {"run_id": "s2", "variant": "int8-dynamic"}
+    put(two_runs, runs=[again], steps=_iterations(439, 440, 441, run="s2"))
+    spread = one(
+        two_runs, "SELECT repeats, spread FROM phase_repeats WHERE run_id = 's' AND phase = 'decode'"
+    )
+    assert spread == {"repeats": 2, "spread": pytest.approx(2.2, rel=1e-4)}
+    why = "repeats of the same run can differ by 120.0 %"
+    assert one(two_runs, asked) == {"verdict": "unclear", "why": why}
+    layer = one(two_runs, asked.replace("phase_comparison", "layer_comparison") + " AND path = 'a.x'")
+    # a layer may differ by 2.2^3 = 10.648
+    assert layer == {"verdict": "unclear", "why": why.replace("120.0", "964.8")}
+    # a repeat that was noisy says nothing about quiet ones
+    put(two_runs, runs=[again | {"throttled": True}])
+    assert one(two_runs, asked) == {"verdict": "faster", "why": None}
+
+
+def test_only_the_very_same_thing_is_a_repeat(two_runs: DuckDBStore) -> None:
+    """Another batch, dtype or variant is no repeat, however alike its time."""
+    for name, change in (("t", {"batch_size": 3}), ("u", {"dtype": "bf16"}), ("v", {"attention": None})):
+        put(two_runs, runs=[RUN | {"run_id": name, "variant": "int8-dynamic"} | change],
+            steps=_iterations(300, 301, 302, run=name))  # fmt: skip
+    found = one(two_runs, "SELECT repeats, spread FROM phase_repeats WHERE run_id = 's' AND phase = 'decode'")
+    assert found == {"repeats": 1, "spread": None}
+
+
 def test_runs_of_different_models_are_no_pair(two_runs: DuckDBStore) -> None:
     """Neither view pairs them, nor a run with itself."""
     for view in ("phase_comparison", "layer_comparison"):

@@ -16,6 +16,7 @@ VIEWS = (
     "run_roofs",
     "layer_steps",
     "phase_iterations",
+    "phase_repeats",
     "layer_iterations",
     "decode_by_context",
     "phase_summary",

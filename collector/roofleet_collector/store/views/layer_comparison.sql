@@ -32,10 +32,13 @@ WITH samples AS (
 sides AS NOT MATERIALIZED (
     SELECT l.run_id, l.phase, l.path, l.module_type, l.role, l.block_index, s.middle, s.square, s.n,
            l.peak_memory_bytes, l.matmul_flops, l.weight_bytes + l.activation_bytes + l.kv_bytes AS bytes,
-           l.roofline_fraction, l.bound, p.noise
+           l.roofline_fraction, l.bound, p.noise,
+           -- repeats of a layer differ more than those of the whole step: three times as much was measured
+           w.spread ** 3 AS spread
     FROM layer_summary l
     LEFT JOIN samples s ON s.run_id = l.run_id AND s.phase = l.phase AND s.path = l.path
     LEFT JOIN phase_summary p ON p.run_id = l.run_id AND p.phase = l.phase
+    LEFT JOIN phase_repeats w ON w.run_id = l.run_id AND w.phase = l.phase
 ),
 pairs AS NOT MATERIALIZED (
     SELECT a.run_id AS baseline_run_id, b.run_id
@@ -55,6 +58,7 @@ compared AS (
            a.middle AS middle_a, b.middle AS middle_b, exp(b.middle - a.middle) AS ratio,
            difference_margin(a.square, a.n, b.square, b.n) AS margin,
            a.noise AS baseline_noise, b.noise,
+           CASE WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
            a.peak_memory_bytes AS baseline_peak_memory_bytes, b.peak_memory_bytes,
            a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
            a.roofline_fraction AS baseline_roofline_fraction, b.roofline_fraction,
@@ -66,8 +70,10 @@ compared AS (
 SELECT baseline_run_id, run_id, phase, path, module_type, role, block_index,
        exp(middle_a) AS baseline_ns, exp(middle_b) AS self_ns, ratio,
        ratio * exp(-margin) AS low, ratio * exp(margin) AS high,
-       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS verdict,
-       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS why,
+       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
+               spread := spread) AS verdict,
+       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
+                   spread := spread) AS why,
        baseline_peak_memory_bytes, peak_memory_bytes, baseline_matmul_flops, matmul_flops,
        baseline_bytes, bytes, baseline_roofline_fraction, roofline_fraction, baseline_bound, bound
 FROM compared;

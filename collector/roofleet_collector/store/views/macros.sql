@@ -43,22 +43,31 @@ CREATE OR REPLACE MACRO difference_margin(square_a, n_a, square_b, n_b) AS
               * t_quantile(1 / ((square_a / (square_a + square_b)) ** 2 / (n_a - 1)
                                 + (square_b / (square_a + square_b)) ** 2 / (n_b - 1))) END;
 
+-- Whether repeats of the same run differ as much as that. Two repeats differ by their ratio itself, rounding
+-- aside.
+CREATE OR REPLACE MACRO within_spread(ratio, spread) AS
+    spread > 1.02 AND greatest(ratio, 1 / ratio) <= spread * (1 + 1e-9);
+
 -- What two runs' times allow to say: `faster`, `slower`, `same` (within 2 % either way) or `unclear`; NULL
--- where one of them has no time. The noise is the reason a side is too noisy to tell, or NULL.
-CREATE OR REPLACE MACRO verdict(ratio, low, high, baseline_noise, noise) AS
+-- where one of them has no time. The noise is the reason a side is too noisy to tell, or NULL; the spread is
+-- the most that repeats of either run differ, as a ratio, or NULL: a difference within it tells nothing.
+CREATE OR REPLACE MACRO verdict(ratio, low, high, baseline_noise, noise, spread := NULL) AS
     CASE WHEN ratio IS NULL THEN NULL
          WHEN baseline_noise IS NOT NULL OR noise IS NOT NULL OR low IS NULL OR high IS NULL THEN 'unclear'
+         WHEN within_spread(ratio, spread) THEN 'unclear'
          WHEN low >= 0.98 AND high <= 1.02 THEN 'same'
          WHEN high < 1 AND ratio <= 0.98 THEN 'faster'
          WHEN low > 1 AND ratio >= 1.02 THEN 'slower'
          ELSE 'unclear' END;
 
 -- Why the verdict is `unclear`; NULL where it is not.
-CREATE OR REPLACE MACRO why_unclear(ratio, low, high, baseline_noise, noise) AS
-    CASE WHEN verdict(ratio, low, high, baseline_noise, noise) IS DISTINCT FROM 'unclear' THEN NULL
+CREATE OR REPLACE MACRO why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL) AS
+    CASE WHEN verdict(ratio, low, high, baseline_noise, noise, spread := spread) IS DISTINCT FROM 'unclear' THEN NULL
          WHEN baseline_noise IS NOT NULL THEN concat('the baseline is too noisy: ', baseline_noise)
          WHEN noise IS NOT NULL THEN concat('the run is too noisy: ', noise)
          WHEN low IS NULL OR high IS NULL THEN 'fewer than 3 iterations on one side'
+         WHEN within_spread(ratio, spread)
+         THEN printf('repeats of the same run can differ by %.1f %%', (spread - 1) * 100)
          WHEN low <= 1 AND high >= 1 THEN 'the interval includes no difference'
          ELSE 'the difference is under 2 %' END;
 

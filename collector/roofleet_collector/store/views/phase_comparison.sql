@@ -25,10 +25,11 @@ WITH samples AS (
     FROM phase_iterations GROUP BY run_id, phase
 ),
 sides AS NOT MATERIALIZED (
-    SELECT p.run_id, p.phase, s.middle, s.square, s.n, p.noise, m.peak_bytes, p.matmul_flops, p.weight_bytes,
-           p.weight_bytes + p.activation_bytes + p.kv_bytes AS bytes, p.roofline_fraction
+    SELECT p.run_id, p.phase, s.middle, s.square, s.n, p.noise, w.spread, m.peak_bytes, p.matmul_flops,
+           p.weight_bytes, p.weight_bytes + p.activation_bytes + p.kv_bytes AS bytes, p.roofline_fraction
     FROM phase_summary p
     LEFT JOIN samples s ON s.run_id = p.run_id AND s.phase = p.phase
+    LEFT JOIN phase_repeats w ON w.run_id = p.run_id AND w.phase = p.phase
     LEFT JOIN phase_memory m ON m.run_id = p.run_id AND m.phase = p.phase
 ),
 pairs AS NOT MATERIALIZED (
@@ -42,7 +43,9 @@ pairs AS NOT MATERIALIZED (
 compared AS (
     SELECT k.*, a.middle AS middle_a, b.middle AS middle_b, exp(b.middle - a.middle) AS ratio,
            difference_margin(a.square, a.n, b.square, b.n) AS margin,
-           a.noise AS baseline_noise, b.noise, a.peak_bytes AS baseline_peak_bytes, b.peak_bytes,
+           a.noise AS baseline_noise, b.noise,
+           CASE WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
+           a.peak_bytes AS baseline_peak_bytes, b.peak_bytes,
            a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
            a.weight_bytes AS baseline_weight_bytes, b.weight_bytes,
            a.roofline_fraction AS baseline_roofline_fraction, b.roofline_fraction
@@ -53,8 +56,10 @@ compared AS (
 )
 SELECT baseline_run_id, run_id, phase, exp(middle_a) AS baseline_ns, exp(middle_b) AS bare_ns, ratio,
        ratio * exp(-margin) AS low, ratio * exp(margin) AS high,
-       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS verdict,
-       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise) AS why,
+       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
+               spread := spread) AS verdict,
+       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
+                   spread := spread) AS why,
        baseline_peak_bytes, peak_bytes, baseline_matmul_flops, matmul_flops, baseline_bytes, bytes,
        baseline_weight_bytes, weight_bytes, baseline_roofline_fraction, roofline_fraction
 FROM compared;

@@ -1,0 +1,27 @@
+-- How far quiet runs of the very same thing differ from one another: what another start of the process, another placement in memory or another hour makes, which no interval of one run can show. One row a run and phase. Name the run in WHERE.
+-- run_id: The run.
+-- phase: `prefill`, `decode` or `forward`.
+-- repeats: Quiet runs that are done with the same model, device, threads, dtype, variant, attention and workload, itself included.
+-- spread: The longest typical bare step of them over the shortest; NULL with fewer than two.
+CREATE OR REPLACE VIEW phase_repeats AS
+WITH medians AS (
+    SELECT r.run_id, o.run_id AS other_id, s.phase, s.iteration, ln(median(s.duration_ns)) AS middle
+    FROM runs r
+    JOIN runs o ON o.model_id = r.model_id AND o.device_id = r.device_id AND o.dtype = r.dtype
+               AND o.variant = r.variant AND o.attention IS NOT DISTINCT FROM r.attention
+               AND o.threads IS NOT DISTINCT FROM r.threads AND o.batch_size = r.batch_size
+               AND o.prompt_tokens = r.prompt_tokens AND o.new_tokens = r.new_tokens AND o.logits = r.logits
+    JOIN steps s ON s.run_id = o.run_id
+    WHERE o.status = 'done' AND s.pass = 'bare' AND NOT s.is_warmup
+      AND conditions_noise(o.other_load, o.throttled, o.clock_low_hz, o.clock_high_hz) IS NULL
+    GROUP BY r.run_id, o.run_id, s.phase, s.iteration
+),
+typical AS (
+    SELECT run_id, phase, avg(middle) AS middle FROM medians GROUP BY run_id, other_id, phase
+    HAVING count(*) >= 3
+       AND interval_noise(exp(-mean_margin(var_samp(middle), count(*))),
+                          exp(mean_margin(var_samp(middle), count(*)))) IS NULL
+)
+SELECT run_id, phase, count(*) AS repeats,
+       CASE WHEN count(*) > 1 THEN exp(max(middle) - min(middle)) END AS spread
+FROM typical GROUP BY run_id, phase;
