@@ -35,8 +35,8 @@ def print_comparison(console: Console, runs: list[Run]) -> None:
         _print_phase(console, phase, runs, names, [rows.get(phase, {}) for rows in by_run])
     if not any(phase.get("spread") for run in runs for phase in run.phases.values()):
         console.print(
-            "No quiet repeats of these runs are stored: the intervals are over iterations of one process each, "
-            "and another start may differ by more. Run each again to know."
+            "No quiet repeats of these runs are stored: the intervals are over iterations of one process "
+            "each, and another start may differ by more. Run each again to know."
         )
     _print_quality(console, runs, names)
     for run, name in zip(runs[1:], names[1:], strict=True):
