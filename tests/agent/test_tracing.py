@@ -247,3 +247,74 @@ def test_a_sliding_window_bounds_the_cache() -> None:
     assert found["kv_bytes_per_token"] == a_token
     assert found["memory"]["kv_cache_bytes"] == 15 * a_token
     assert found["phases"]["decode"]["kv_bytes"] == (16 + 1) * a_token
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_one_op_with_a_cost(kind: type[nn.RNNBase], gates: int, device: str) -> None:
+    """Two layers both ways over 7 positions of 3 sequences: each meets w_ih and w_hh of its gates."""
+    model = kind(6, 5, num_layers=2, bidirectional=True, batch_first=True).to(device)
+    traced = trace(model, lambda: model(torch.zeros(3, 7, 6, device=device)))
+    cost, unknown = phase_cost(traced)
+    assert unknown == []
+    # the second layer's input is both directions of the first: 10
+    assert cost.matmul_flops == 2 * (3 * 7) * 2 * gates * 5 * ((6 + 5) + (10 + 5))
+    assert cost.weight_bytes == sum(4 * p.numel() for p in model.parameters())
+
+
+def test_an_einsum_is_taken_apart_in_torchs_own_order() -> None:
+    """Without inference mode torch shows the products an einsum becomes: the formula counts the same ones."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    a, b, c, d = (torch.rand(*size) for size in ((4, 6), (6, 5), (5, 3), (3, 2)))
+    for equation, operands in (
+        ("ab,bc,cd,de->ae", (a, b, c, d)),
+        ("ab,bc,cd", (a, b, c)),
+        ("ab,bc->c", (a, b)),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            torch.einsum(equation, *operands)
+
+        class Model(nn.Module):
+            def forward(self, *tensors: torch.Tensor, equation: str = equation) -> torch.Tensor:
+                return torch.einsum(equation, *tensors)
+
+        model = Model()
+        traced = trace(model, lambda model=model, operands=operands: model(*operands))  # type: ignore[misc]
+        assert phase_cost(traced)[0].matmul_flops == counter.get_total_flops(), equation
+
+
+def test_compiled_code_is_traced_as_it_was_written() -> None:
+    """A compiled block has the ops of the plain one, in its layer, and is compiled still."""
+    plain = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+    compiled = nn.Sequential(*[torch.compile(layer, backend="eager") for layer in plain])
+    x = torch.rand(3, 4)
+    expected, found = (trace(m, lambda m=m: m(x)) for m in (plain, compiled))  # type: ignore[misc]
+    assert [op.op for op in found.ops] == [op.op for op in expected.ops]
+    assert phase_cost(found) == phase_cost(expected)
+    assert type(compiled[0]).__name__ == "OptimizedModule"
+
+
+def test_a_loop_of_the_users_own_is_folded_and_other_repeats_are_not() -> None:
+    """Six rounds of a product and a sum are one of each that ran six times; three rounds stay as they are."""
+
+    class Loop(nn.Module):
+        def __init__(self, rounds: int) -> None:
+            super().__init__()
+            self.layer, self.rounds = nn.Linear(4, 4), rounds
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(self.rounds):
+                x = torch.tanh(x @ self.layer.weight) + 1
+            return x
+
+    x = torch.rand(2, 4)
+    folded, plain = Loop(6), Loop(3)
+    six, three = trace(folded, lambda: folded(x)), trace(plain, lambda: plain(x))
+    assert [(op.op, op.attributes["repeat"]) for op in six.ops] == [
+        ("aten.matmul", 6),
+        ("aten.tanh", 6),
+        ("aten.add", 6),
+    ]
+    assert len(three.ops) == 9
+    assert phase_cost(six)[0].matmul_flops == 2 * phase_cost(three)[0].matmul_flops == 6 * 2 * 2 * 4 * 4

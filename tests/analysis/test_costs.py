@@ -65,14 +65,17 @@ def test_an_einsum_is_the_product_its_equation_says() -> None:
         assert found.matmul_flops == 2 * 2 * 4 * 6 * 5, equation
 
 
-def test_an_einsum_of_three_is_two_products_in_torchs_order() -> None:
-    """[4, 6] @ [6, 5] and then [5, 3], or by the path 1, 2 the last two first."""
+def test_an_einsum_of_several_is_products_in_torchs_order() -> None:
+    """From the left, [4, 6] @ [6, 5] and then [5, 3]; or as the path says, here the last two first."""
     operands, out = [tensor(4, 6), tensor(6, 5), tensor(5, 3)], [tensor(4, 3)]
     found = cost("aten.einsum", operands, out, equation="ab,bc,cd->ad")
-    # the first product goes to the end: cd with ac
     assert found.matmul_flops == 2 * 4 * 6 * 5 + 2 * 4 * 5 * 3
     found = cost("aten.einsum", operands, out, equation="ab,bc,cd->ad", path=[1, 2, 0, 1])
     assert found.matmul_flops == 2 * 6 * 5 * 3 + 2 * 4 * 6 * 3
+    # with a path each product goes to the end: ab with bc, then cd with de, then both
+    four, path = [*operands, tensor(3, 2)], [0, 1, 0, 1, 0, 1]
+    found = cost("aten.einsum", four, [tensor(4, 2)], equation="ab,bc,cd,de->ae", path=path)
+    assert found.matmul_flops == 2 * 4 * 6 * 5 + 2 * 5 * 3 * 2 + 2 * 4 * 5 * 2
 
 
 def test_an_einsum_that_adds_nothing_up_is_no_matrix_product() -> None:

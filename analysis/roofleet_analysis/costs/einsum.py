@@ -12,8 +12,8 @@ from roofleet_analysis.costs.registry import Op, Work, formula
 @formula("aten.einsum")
 def einsum(op: Op) -> Work:
     # "bsd,hd->bsh": letters of both sides that are not wanted later are the inner dimension, 2 operations a
-    # multiply-add; letters of one side alone are added up before. Operands are taken two by two, the first
-    # two or as `path` says, and what they give goes to the end.
+    # multiply-add; letters of one side alone are added up before. Operands are taken from the left, or two by
+    # two as `path` says, where what they give goes to the end.
     left, arrow, right = op.attributes["equation"].replace(" ", "").partition("->")
     terms = [_letters(term, len(t.shape)) for term, t in zip(left.split(","), op.inputs, strict=True)]
     sizes: dict[str, int] = {}
@@ -24,12 +24,13 @@ def einsum(op: Op) -> Work:
     path = list(op.attributes.get("path", ()))
     total = Work()
     while len(terms) > 1:
-        i, j = sorted((path.pop(0), path.pop(0))) if path else (0, 1)
+        named = bool(path)
+        i, j = sorted((path.pop(0), path.pop(0))) if named else (0, 1)
         b, a = terms.pop(j), terms.pop(i)
         later = {letter for term in [*terms, wanted] for letter in term}
         step, result = _pair(a, b, later, sizes)
         total = Work(total.matmul_flops + step.matmul_flops, total.other_flops + step.other_flops)
-        terms.append(result)
+        terms.insert(len(terms) if named else 0, result)
     added = len(op.inputs) == 1 and set(terms[0]) != set(wanted)
     return Work(total.matmul_flops, total.other_flops + (op.inputs[0].elements if added else 0))
 
