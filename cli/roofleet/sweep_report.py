@@ -71,11 +71,13 @@ def print_sweep(
         results = [row for _, row in done]
         out.print(_table("Time and work of a step", heads, axes, _steps(results, chips), results))
         out.print(_table("Memory at the peak", heads, axes, _MEMORY, results))
+    failed: dict[str, list[str]] = {}
     for point, row in found:
-        words = label(point, names)
         if row is None or row["status"] not in ("done", "analyzed"):
             why = row["error"] if row else reasons.get(label(point, sweep.varying))
-            out.print(f"{words}: {'failed, ' + why if why else 'not done'}", markup=False)
+            failed.setdefault(f"failed: {why}" if why else "not done", []).append(label(point, names))
+    for why, words in failed.items():
+        out.print(f"{'; '.join(words)} {why}", markup=False)
     noisy = [(point, row) for point, row in done if row["noise"]]
     if noisy:
         point, row = noisy[0]
@@ -108,18 +110,18 @@ def write_chart(file: Path, sweep: Sweep, rows: Sequence[Row]) -> None:
     charts = []
     for number, metric in enumerate(known_metrics(found)):
         figure = sweep_figure(sweep.axes, found, across, metric, LIGHT)
-        drawn = figure.to_html(
-            full_html=False, include_plotlyjs=number == 0, config={"displaylogo": False, "responsive": True}
-        )
+        drawn = figure.to_html(full_html=False, include_plotlyjs=number == 0, config=_CONFIG)
         charts.append(f"<h2>{html.escape(metric.label)}</h2>{drawn}")
     title = html.escape(f"{sweep.model}: sweep over {', '.join(LABELS.get(n, n) for n in names)}")
     file.write_text(_PAGE.format(title=title, charts="\n".join(charts)), encoding="utf-8")
 
 
+_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body {{ font-family: system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 12px; }}
+<style>html {{ overflow-y: scroll; }}
+body {{ font-family: system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 12px; }}
 h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin: 24px 0 0; }}</style></head>
 <body><h1>{title}</h1>
 {charts}

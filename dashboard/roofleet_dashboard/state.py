@@ -180,17 +180,20 @@ class SweepsState:
     """The option along the axis."""
     figure: str | None = None
     """The column of the query sweep_runs that is drawn."""
+    only: tuple[str, ...] = ()
+    """Values of options that points must have to be drawn, as `option:value`."""
 
     def search(self) -> str:
         """The query of the URL."""
-        return _search(sweep=self.sweep, across=self.across, figure=self.figure)
+        return _search(sweep=self.sweep, across=self.across, figure=self.figure, only=_join(self.only))
 
     @staticmethod
     def parse(search: str | None) -> SweepsState:
         """The state that a query stands for."""
         given = _given(search)
         fields = (given.get(name) for name in ("sweep", "across", "figure"))
-        return SweepsState(*(text if text and _plain(text) else None for text in fields))
+        sweep, across, figure = (text if text and _plain(text) else None for text in fields)
+        return SweepsState(sweep, across, figure, _split(given.get("only")))
 
 
 def _given(search: str | None) -> dict[str, str]:

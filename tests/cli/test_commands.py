@@ -22,7 +22,18 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from roofleet_agent.sending.spool import Spool
 
 QUICK = ("--prompt-tokens", "8", "--new-tokens", "4", "--iterations", "2", "--warmup", "0")
-COMMANDS = ("profile", "analyze", "demo", "collector", "agent", "dashboard", "sql", "models", "hardware")
+COMMANDS = (
+    "profile",
+    "analyze",
+    "sweep",
+    "demo",
+    "collector",
+    "agent",
+    "dashboard",
+    "sql",
+    "models",
+    "hardware",
+)
 
 
 @pytest.fixture(scope="module")

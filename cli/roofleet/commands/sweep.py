@@ -128,6 +128,8 @@ def sweep(
         raise UserError("give either MODEL, or --resume SWEEP_ID to go on with a sweep")
     if chart is not None and chart.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--chart {chart}: charts are written as .html, which any browser opens")
+    if chart is not None and not chart.parent.is_dir():
+        raise UserError(f"--chart {chart}: there is no folder {chart.parent}")
     chips = chosen_hardware(hardware or [])
     asked: dict[str, list[Any]] = {
         **settings(change or []),

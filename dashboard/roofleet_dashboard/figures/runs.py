@@ -155,10 +155,12 @@ def phase_table(phases: Sequence[Row]) -> Any:
 
 
 def _phase(row: Row) -> list[Any]:
-    spread = f"{units.time_text(row['bare_p5_ns'])} to {units.time_text(row['bare_p95_ns'])}"
+    step = units.time_text(row["bare_p50_ns"])
+    if row["bare_p50_ns"] is not None:
+        step += f" ({units.time_text(row['bare_p5_ns'])} to {units.time_text(row['bare_p95_ns'])})"
     return [
         row["phase"],
-        f"{units.time_text(row['bare_p50_ns'])} ({spread})",
+        step,
         units.count_text(row["tokens_per_step"]),
         units.flops_text(row["flops"]),
         units.traffic_text(row["bytes"]),

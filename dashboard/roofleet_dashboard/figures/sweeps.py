@@ -17,16 +17,19 @@ __all__ = ["METRICS", "Metric", "Result", "axis_label", "known_metrics", "result
 
 Row = Mapping[str, Any]
 _PLOT_HEIGHT = 440
+_PATTERNS = ("", "/", ".", "x", "-", "+")
 _LOG_FROM = 8
 """An axis whose values span this factor is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run: its column in the query sweep_runs, its name, and how it is written."""
+    """One figure of a run: its column in the query sweep_runs, its name, a short one for the head of a table,
+    and how it is written."""
 
     column: str
     label: str
+    short: str
     text: Callable[[Any], str]
     is_binary: bool = False
 
@@ -34,18 +37,18 @@ class Metric:
 METRICS = {
     metric.column: metric
     for metric in (
-        Metric("time_to_first_token_ns", "Time to first token", units.time_text),
-        Metric("time_per_output_token_ns", "Time per output token", units.time_text),
-        Metric("forward_ns", "Time of a forward", units.time_text),
-        Metric("tokens_per_s", "Tokens per second", lambda n: units.rate_text(n, "token/s")),
-        Metric("peak_bytes", "Peak memory", units.capacity_text, True),
-        Metric("held_weight_bytes", "Weights at the peak", units.capacity_text, True),
-        Metric("held_kv_bytes", "KV cache at the peak", units.capacity_text, True),
-        Metric("held_activation_bytes", "Activations at the peak", units.capacity_text, True),
-        Metric("first_flops", "Work of the first step", units.flops_text),
-        Metric("decode_flops", "Work of a decode step", units.flops_text),
-        Metric("first_bytes", "Bytes moved by the first step", units.traffic_text),
-        Metric("decode_bytes", "Bytes moved by a decode step", units.traffic_text),
+        Metric("time_to_first_token_ns", "Time to first token", "First token", units.time_text),
+        Metric("time_per_output_token_ns", "Time per output token", "Per token", units.time_text),
+        Metric("forward_ns", "Time of a forward", "Forward", units.time_text),
+        Metric("tokens_per_s", "Tokens per second", "Tokens/s", units.count_text),
+        Metric("peak_bytes", "Peak memory", "Memory", units.capacity_text, True),
+        Metric("held_weight_bytes", "Weights at the peak", "Weights", units.capacity_text, True),
+        Metric("held_kv_bytes", "KV cache at the peak", "KV cache", units.capacity_text, True),
+        Metric("held_activation_bytes", "Activations at the peak", "Activations", units.capacity_text, True),
+        Metric("first_flops", "Work of the first step", "First work", units.flops_text),
+        Metric("decode_flops", "Work of a decode step", "Decode work", units.flops_text),
+        Metric("first_bytes", "Bytes moved by the first step", "First moved", units.traffic_text),
+        Metric("decode_bytes", "Bytes moved by a decode step", "Decode moved", units.traffic_text),
     )
 }
 
@@ -108,7 +111,8 @@ def sweep_figure(axes: Axes, found: Sequence[Result], across: str, metric: Metri
                 go.Scatter(**common, mode="lines+markers", line={"color": colour}, marker=marker)
             )
         else:
-            figure.add_trace(go.Bar(**common, marker={"color": colour}))
+            pattern = {"shape": _PATTERNS[(number // len(OKABE_ITO)) % len(_PATTERNS)], "fgcolor": theme.rim}
+            figure.add_trace(go.Bar(**common, marker={"color": colour, "pattern": pattern}))
     _style(figure, axes, across, metric, is_number, theme)
     return figure
 

@@ -30,7 +30,9 @@ def summary(source: Source, run_id: str | None) -> Any:
     run = found[0]
     phases = queries.rows(source, "phases", run_id)
     worst = queries.rows(source, "bottlenecks", run_id, BOTTLENECKS)
-    title = f"{run['model_name']} · {run['dtype']} on {run['device_name']} ({run['hostname']})"
+    measured = run["status"] != "analyzed"
+    where = f"on {run['device_name']} ({run['hostname']})" if measured else "· analysed, not run"
+    title = f"{run['model_name']} · {run['dtype']} {where}"
     workload = f"batch {run['batch_size']}, {run['prompt_tokens']} prompt tokens" + (
         f", {run['new_tokens']} new tokens" if run["new_tokens"] else ""
     )
@@ -38,7 +40,7 @@ def summary(source: Source, run_id: str | None) -> Any:
     if run["error"]:
         parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))
     if phases:
-        parts.append(_links(run_id, [row["phase"] for row in phases]))
+        parts.append(_links(run_id, [row["phase"] for row in phases] if measured else []))
     parts.append(figures_table(run_figures(run), exact=False))
     if phases:
         parts += [html.H3("Phases"), phase_table(phases)]
@@ -55,14 +57,11 @@ def summary(source: Source, run_id: str | None) -> Any:
 
 
 def _links(run_id: str, phases: list[str]) -> Any:
+    """The ways to the charts of a run; what has no time, so that no phases are given, has no roofline."""
     roofline = RooflineState(runs=tuple(RunPhase(run_id, phase) for phase in phases))
-    return dmc.Group(
-        [
-            _button("Show on the roofline", "/roofline" + roofline.search()),
-            _button("Show its network", "/network" + NetworkState(run=run_id).search()),
-        ],
-        className="rf-buttons",
-    )
+    buttons = [_button("Show on the roofline", "/roofline" + roofline.search())] if phases else []
+    buttons.append(_button("Show its network", "/network" + NetworkState(run=run_id).search()))
+    return dmc.Group(buttons, className="rf-buttons")
 
 
 def _button(label: str, href: str) -> Any:

@@ -24,12 +24,13 @@ NOTICE = "sweeps-notice"
 SWEEP = "sweeps-sweep"
 ACROSS = "sweeps-across"
 FIGURE = "sweeps-figure"
+ONLY = "sweeps-only"
 CHART = "sweeps-chart"
 TABLE = "sweeps-table"
 DRAWN = "sweeps-drawn"
 RETRY = "sweeps-retry"
 
-_CONTROLS = (SWEEP, ACROSS, FIGURE)
+_CONTROLS = (SWEEP, ACROSS, FIGURE, ONLY)
 
 
 def layout(search: str) -> Any:
@@ -48,6 +49,9 @@ def layout(search: str) -> Any:
                 html.Div(_select(SWEEP, "Sweep", searchable=True), className="rf-wide"),
                 _select(FIGURE, "Show"),
                 _select(ACROSS, "Along the axis"),
+                dmc.MultiSelect(
+                    id=ONLY, label="Only", data=[], value=[], clearable=True, placeholder="Add a value"
+                ),
             ],
             className="rf-controls",
         ),
@@ -77,6 +81,8 @@ def register(app: dash.Dash, source: Source) -> None:
         Output(ACROSS, "value"),
         Output(FIGURE, "data"),
         Output(FIGURE, "value"),
+        Output(ONLY, "data"),
+        Output(ONLY, "value"),
         Output(CHART, "figure"),
         Output(CHART, "style"),
         Output(TABLE, "children"),
@@ -87,6 +93,7 @@ def register(app: dash.Dash, source: Source) -> None:
         Input(SWEEP, "value"),
         Input(ACROSS, "value"),
         Input(FIGURE, "value"),
+        Input(ONLY, "value"),
         Input(SCHEME, "data"),
         Input(RETRY, "n_intervals"),
         State(LOCATION, "pathname"),
@@ -97,6 +104,7 @@ def register(app: dash.Dash, source: Source) -> None:
         sweep: str | None,
         across: str | None,
         figure: str | None,
+        only: list[str] | None,
         scheme: str | None,
         _ticks: int | None,
         pathname: str | None,
@@ -107,14 +115,14 @@ def register(app: dash.Dash, source: Source) -> None:
         state = SweepsState.parse(search)
         from_controls = ctx.triggered_id in _CONTROLS and drawn is not None
         if from_controls:
-            state = SweepsState(sweep, across, figure)
+            state = SweepsState(sweep, across, figure, tuple(only or ()))
         key = f"{state.search()} {scheme}"
         if key == drawn:
             raise dash.exceptions.PreventUpdate
         try:
             shown = SweepsView(source, state)
         except SourceError as error:
-            return (*[no_update] * 10, away(error), False, None)
+            return (*[no_update] * 12, away(error), False, None)
         if shown.metric is None or shown.chosen.across is None:
             chart, style = no_update, {"display": "none"}
         else:
@@ -128,6 +136,8 @@ def register(app: dash.Dash, source: Source) -> None:
             shown.chosen.across,
             shown.metric_options(),
             shown.chosen.figure,
+            shown.only_options(),
+            list(shown.chosen.only),
             chart,
             style,
             shown.table(),

@@ -47,14 +47,16 @@ class SweepsView:
         self.axes = json.loads(row["axes"])
         runs = queries.rows(source, "sweep_runs", sweep)
         self.found = results(row["model_name"], self.axes, runs)
-        self.metrics = known_metrics([one for one in self.found if one.row["status"] in _SHOWN])
+        self.metrics = known_metrics(self.done)
         names = self.names
         # A number with the most values says most.
         best = max(names, key=lambda name: (isinstance(self.axes[name][0], int), len(self.axes[name])))
         across = state.across if state.across in names else best
         known = [metric.column for metric in self.metrics]
         figure = state.figure if state.figure in known else next(iter(known), None)
-        self.chosen = SweepsState(sweep, across, figure)
+        known_values = {option["value"] for option in self.only_options()}
+        only = tuple(item for item in state.only if item in known_values)
+        self.chosen = SweepsState(sweep, across, figure, only)
 
     @property
     def names(self) -> list[str]:
@@ -67,9 +69,20 @@ class SweepsView:
         return METRICS[self.chosen.figure] if self.chosen.figure else None
 
     @property
-    def drawn(self) -> list[Result]:
+    def done(self) -> list[Result]:
         """The results with figures."""
         return [one for one in self.found if one.row["status"] in _SHOWN]
+
+    @property
+    def drawn(self) -> list[Result]:
+        """Of these the ones that were asked for: of each option any value that was named, or all."""
+        wanted: dict[str, set[str]] = {}
+        for item in self.chosen.only:
+            name, _, value = item.partition(":")
+            wanted.setdefault(name, set()).add(value)
+        return [
+            one for one in self.done if all(str(one.point[name]) in values for name, values in wanted.items())
+        ]
 
     def sweep_options(self) -> list[dict[str, str]]:
         """Sweeps for a select."""
@@ -78,6 +91,14 @@ class SweepsView:
     def across_options(self) -> list[dict[str, str]]:
         """Options that can lie along the axis."""
         return [{"value": name, "label": axis_label(name)} for name in (self.names if self.axes else [])]
+
+    def only_options(self) -> list[dict[str, str]]:
+        """Values of the options that vary, to draw only some of the points."""
+        return [
+            {"value": f"{name}:{value}", "label": value_label(name, value)}
+            for name in varying(self.axes)
+            for value in self.axes[name]
+        ]
 
     def metric_options(self) -> list[dict[str, str]]:
         """Figures that can be drawn."""
@@ -90,12 +111,11 @@ class SweepsView:
         row = self.rows[self.chosen.sweep]
         parts: list[Any] = [html.H2("Points", className="rf-summary"), self._note(row)]
         if self.drawn:
-            parts.append(rows_table([*self._heads(), "Run"], map(self._line, self.drawn)))
-        failed = [one for one in self.found if one.row["status"] not in _SHOWN]
-        parts += [
-            html.P([html.Strong(label(one.point, self.names)), f": {one.row['status']}, {one.row['error']}"])
-            for one in failed
-        ]
+            parts.append(rows_table(self._heads(), map(self._line, self.drawn)))
+        for one in self.found:
+            if one.row["status"] not in _SHOWN:
+                why = f": {one.row['status']}, {one.row['error'] or 'no result yet'}"
+                parts.append(html.P([html.Strong(label(one.point, self.names)), why]))
         return parts
 
     def _note(self, row: queries.Row) -> Any:
@@ -104,24 +124,22 @@ class SweepsView:
             for name, values in self.axes.items()
             if len(values) == 1 and name in ("dtype", "variant", "batch_size", "prompt_tokens", "new_tokens")
         ]
-        devices = sorted({one.row["device_name"] for one in self.drawn if one.row["device_name"]})
-        done = f"{len(self.drawn)} of {row['points']} points"
+        devices = sorted({one.row["device_name"] for one in self.done if one.row["device_name"]})
+        done = f"{len(self.done)} of {row['points']} points"
         return html.P(" · ".join([done, *devices, *fixed]), className="rf-faint")
 
     def _heads(self) -> list[Any]:
-        noise = "Times of a run that was disturbed are uncertain; point at the mark for why."
-        return [
-            *map(axis_label, self.names),
-            *(term(metric.label, noise if metric.text is units.time_text else "") for metric in self.metrics),
-        ]
+        figures = (term(metric.short, f"{metric.label}.") for metric in self.metrics)
+        return ["Run", *map(axis_label, self.names), *figures]
 
     def _line(self, one: Result) -> list[Any]:
-        cells: list[Any] = [_value(one.point[name]) for name in self.names]
+        cells: list[Any] = [dcc.Link("open", href=f"/runs?run={quote(one.row['run_id'])}")]
+        cells += [_value(one.point[name]) for name in self.names]
         for metric in self.metrics:
             text = metric.text(one.row[metric.column])
             is_noisy = one.row["noise"] and metric.text is units.time_text and text != units.UNKNOWN
-            cells.append(term(f"~ {text}", f"Noisy: {one.row['noise']}") if is_noisy else text)
-        return [*cells, dcc.Link("open", href=f"/runs?run={quote(one.row['run_id'])}")]
+            cells.append(term(f"~ {text}", f"Uncertain: {one.row['noise']}") if is_noisy else text)
+        return cells
 
 
 def _sweep_label(row: queries.Row) -> str:
