@@ -25,12 +25,17 @@ def connect(address: str) -> Connection:
 
 
 def profile(
-    model: nn.Module, name: str | None = None, *, collector: str | None = None, data: str | None = None
+    model: nn.Module,
+    name: str | None = None,
+    *,
+    collector: str | None = None,
+    data: str | None = None,
+    roofs: bool = True,
 ) -> Watched:
     """Profiles a model where your own code calls it; see `roofleet.watched.Watched`."""
     from roofleet.watched import Watched
 
-    return Watched(model, name, collector=collector, data=data)
+    return Watched(model, name, collector=collector, data=data, roofs=roofs)
 
 
 def formula(*names: str) -> Callable[[Formula], Formula]:

@@ -43,7 +43,7 @@ def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     layers: list[dict[str, Any]] = query(
         "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction "
         "FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
-        "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * p.steps DESC NULLS LAST, l.path LIMIT ?",
+        "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * coalesce(p.steps, 1) DESC, l.path LIMIT ?",
         (run_id, SLOWEST),
     ).to_pylist()
     return layers
@@ -78,8 +78,8 @@ def _print_head(console: Console, row: dict[str, Any]) -> None:
 def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
     """Median, spread and certainty of each phase's bare step, and how decode grows with the context."""
     phases = query(
-        "SELECT phase, steps, bare_p50_ns, bare_p5_ns, bare_p95_ns, bare_low_ns, bare_high_ns "
-        "FROM phase_summary WHERE run_id = ? AND steps > 0 ORDER BY phase DESC",
+        "SELECT phase, steps, bare_p50_ns, bare_p5_ns, bare_p95_ns, bare_low_ns, bare_high_ns, timed_p50_ns "
+        "FROM phase_summary WHERE run_id = ? ORDER BY phase DESC",
         (row["run_id"],),
     ).to_pylist()
     shown = [
@@ -91,7 +91,12 @@ def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
             count_text(phase["steps"]),
         ]
         for phase in phases
+        if phase["steps"]
     ]
+    for phase in phases:
+        if not phase["steps"] and phase["timed_p50_ns"] is not None:
+            label = _STEPS.get(phase["phase"], phase["phase"])
+            console.print(f"{label}, with its layers timed: {time_text(phase['timed_p50_ns'])}")
     if shown:
         headers = ["", "median", "p5 to p95", "typical, 95 % interval", "steps"]
         console.print(table(None, headers, shown, right=[1, 2, 3, 4]))

@@ -22,12 +22,19 @@ class Watched:
     `model` is any torch.nn.Module, or something with one as its `model`, such as a pipeline. The run goes to
     `collector` (host:port) or to the data folder `data`, the usual one unless told otherwise. Calls are timed
     with layer timing and without in turns; the first of each kind (prefill, decode, forward) is played twice
-    more on copies of its inputs, to count its ops and its memory, and leaves the model as it was. An error in
-    your code is stored with the run and goes on its way.
+    more on copies of its inputs, to count its ops and its memory, and leaves the model as it was. The roofs
+    of the device are measured in the end, once a machine, unless `roofs` is off. An error in your code is
+    stored with the run and goes on its way.
     """
 
     def __init__(
-        self, model: Any, name: str | None = None, *, collector: str | None = None, data: str | None = None
+        self,
+        model: Any,
+        name: str | None = None,
+        *,
+        collector: str | None = None,
+        data: str | None = None,
+        roofs: bool = True,
     ) -> None:
         needs("agent", "torch")
         from torch import nn
@@ -40,6 +47,7 @@ class Watched:
             )
         self._collector, self._data = collector, None if data is None else Path(data)
         check_destination(self._collector, self._data)
+        self._roofs = roofs
         self._module = module
         self._name = name or type(module).__name__
         self._watch: Watch | None = None
@@ -85,7 +93,7 @@ class Watched:
         with open_runs(self._collector, self._data) as runs:
             runs.register(watch.device)
             watch.write(runs.sink, status, reason, stated_cost)
-            if status == "done":
+            if status == "done" and self._roofs:
                 with console.progress(self._name, quiet=not console.err().is_terminal) as show:
                     runs.measure_roofs(watch.device, show)
             runs.deliver()

@@ -12,8 +12,8 @@ import grpc
 
 from roofleet_agent.errors import CollectorUnreachable
 from roofleet_agent.sending.spool import Spool
-from roofleet_proto.records import Batch
-from roofleet_proto.services import MAX_MESSAGE_BYTES, PUSH, REJECTED_SEQUENCE
+from roofleet_proto.records import Batch, Filter
+from roofleet_proto.services import GET_COLLECTOR, MAX_MESSAGE_BYTES, PUSH, REJECTED_SEQUENCE
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,12 @@ def open_channel(address: str) -> Any:
 
 def wait_until_ready(channel: Any, address: str, timeout_s: float) -> None:
     """Returns when the collector answers; CollectorUnreachable if it does not in time."""
+    # A question, since grpc's own way to wait leaves a thread behind that fails when the channel is closed.
     try:
-        grpc.channel_ready_future(channel).result(timeout=timeout_s)
-    except grpc.FutureTimeoutError:
+        GET_COLLECTOR.client(channel)(Filter(), timeout=timeout_s, wait_for_ready=True)
+    except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+            return  # it answers, if only that it does not know the question
         raise CollectorUnreachable(
             f"no collector answers at {address}. Start one with `roofleet collector --grpc {address}`, "
             "or name another with --collector HOST:PORT"

@@ -13,7 +13,7 @@
 -- new_tokens: Tokens generated for each sequence.
 -- time_to_first_token_ns: Median bare prefill step, in ns; NULL for a model that does not generate.
 -- time_per_output_token_ns: Median bare decode step, in ns; NULL for a model that does not generate.
--- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward.
+-- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward; NULL for a model watched in the user's own code, of which no iteration is bare throughout.
 -- peak_memory_bytes: Most memory in use at once during a step: weights, cache and activations, in bytes.
 -- energy_j: Energy the device used during the bare pass, in J.
 -- energy_per_token_j: The same for one token generated (processed, for a model that does not generate), in J.
@@ -89,7 +89,7 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        m.name AS model_name, r.dtype, r.variant, r.batch_size, r.prompt_tokens, r.new_tokens,
        p.prefill_ns AS time_to_first_token_ns,
        p.decode_ns AS time_per_output_token_ns,
-       n.tokens / i.iteration_ns * 1e9 AS tokens_per_s,
+       CASE WHEN r.engine <> 'watch' THEN n.tokens / i.iteration_ns * 1e9 END AS tokens_per_s,
        r.peak_memory_bytes,
        r.energy_j,
        r.energy_j / (n.tokens * i.iterations) AS energy_per_token_j,

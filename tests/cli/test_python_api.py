@@ -1,0 +1,276 @@
+"""`with roofleet.profile(model) as run:` on models as users have them, which it leaves as they were."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support import TINY_GPT2, TINY_LLAMA, collector
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import roofleet
+from roofleet.errors import UserError
+from roofleet_agent import watching
+
+
+def language_model(config: dict[str, Any]) -> Any:
+    """A tiny model with random weights."""
+    values = dict(config)
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
+
+
+def test_calls_are_timed_with_layers_and_without_in_turns(tmp_path: Path) -> None:
+    """Of ten calls five are timed and five bare, in pairs, the first of them warm-up; layers have costs."""
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8))
+    with roofleet.profile(model, "mlp", data=str(tmp_path), roofs=False) as run:
+        for _ in range(10):
+            model(torch.zeros(32, 64))
+    layers = {row["path"]: row for row in run.layers().to_pylist()}
+    assert layers["0"]["matmul_flops"] == 2 * 32 * 64 * 256
+    assert layers["2"]["self_ns"] > 0
+    steps = run.sql("SELECT pass, is_warmup, iteration FROM steps ORDER BY start_ns").to_pylist()
+    assert [s["pass"] for s in steps] == ["timed", "bare"] * 5
+    assert [s["iteration"] for s in steps] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [s["is_warmup"] for s in steps] == [True] * 2 + [False] * 8
+    row = run.sql("SELECT * FROM run_summary").to_pylist()[0]
+    assert (row["status"], row["batch_size"], row["model_name"]) == ("done", 32, "mlp")
+    assert row["layer_time_coverage"] > 0
+
+
+def test_one_call_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Layers have their times and costs, and the summary tells how long the call took."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        model(torch.zeros(3, 4))
+    layers = {row["path"]: row for row in run.layers().to_pylist()}
+    assert layers["1"]["self_ns"] > 0
+    assert layers["1"]["matmul_flops"] == 2 * 3 * 8 * 2
+    run.summary()
+    shown = capsys.readouterr().out
+    assert "Sequential" in shown
+    assert "time of a forward" in shown
+
+
+def test_generation_has_prefill_and_decode(tmp_path: Path) -> None:
+    """generate() calls the model with a growing cache: phases and cached tokens are told apart."""
+    model = language_model(TINY_LLAMA)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        model.generate(torch.ones(1, 8, dtype=torch.long), max_new_tokens=7, do_sample=False, pad_token_id=0)
+    steps = run.sql("SELECT phase, cache_tokens FROM steps ORDER BY start_ns").to_pylist()
+    assert [s["phase"] for s in steps] == ["prefill"] + ["decode"] * 6
+    assert [s["cache_tokens"] for s in steps] == [0, 8, 9, 10, 11, 12, 13]
+    kv = run.sql("SELECT sum(kv_read_bytes) AS kv FROM op_costs WHERE phase = 'decode'").to_pylist()
+    assert kv[0]["kv"] > 0
+    assert run.sql("SELECT tokens_per_s FROM run_summary").to_pylist() == [{"tokens_per_s": None}]
+
+
+class _Stateful(nn.Module):
+    """Counts its calls, keeps its last input, draws random numbers and has running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.calls = 0
+        self.last: torch.Tensor | None = None
+        self.register_forward_hook(lambda *_: None)
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        self.calls += 1
+        self.last = x * torch.rand(())
+        return {"out": [self.norm(x)], "note": "no tensor"}
+
+
+def shape_of(model: nn.Module) -> Any:
+    """Everything about a model that a profiler could leave changed, to be compared."""
+    return [
+        (
+            path,
+            sorted(module.__dict__),
+            {key: id(value) for key, value in module.__dict__.items() if callable(value)},
+            list(module._forward_hooks),
+            list(module._forward_pre_hooks),
+            list(module._forward_hooks_always_called),
+            list(module._forward_hooks_with_kwargs),
+            list(module._forward_pre_hooks_with_kwargs),
+        )
+        for path, module in model.named_modules()
+    ]
+
+
+def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
+    """Watched or not, the same numbers come out and the same state is left: statistics, counters, hooks,
+    random numbers and torch itself."""
+    states = []
+    torch_before = {name: dict(vars(m)) for name, m in (("torch", torch), ("functional", nn.functional))}
+    for watched in (False, True):
+        torch.manual_seed(7)
+        model = _Stateful()
+        before = shape_of(model)
+        if watched:
+            with roofleet.profile(model, data=str(tmp_path), roofs=False):
+                outputs = [model(torch.full((5, 4), float(i)))["out"][0] for i in range(3)]
+        else:
+            outputs = [model(torch.full((5, 4), float(i)))["out"][0] for i in range(3)]
+        assert shape_of(model) == before
+        assert model.last is not None
+        assert not model.last.is_inference()
+        states.append((outputs, model.norm.running_mean, model.calls, model.last, torch.rand(3)))
+    assert model.norm.num_batches_tracked == 3
+    assert states[0][2] == states[1][2] == 3
+    for plain, seen in zip(states[0], states[1], strict=True):
+        if isinstance(plain, list):
+            assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+        elif isinstance(plain, torch.Tensor):
+            assert torch.equal(plain, seen)
+    for name, module in (("torch", torch), ("functional", nn.functional)):
+        after = dict(vars(module))
+        changed = {key for key, value in torch_before[name].items() if after.get(key) is not value}
+        assert not changed
+
+
+def test_a_model_still_trains_after_it_was_watched(tmp_path: Path) -> None:
+    """Gradients flow through calls inside the with statement and after it."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+        model(torch.ones(2, 4)).sum().backward()
+    inside = model[0].weight.grad
+    assert inside is not None
+    model.zero_grad()
+    model(torch.ones(2, 4)).sum().backward()
+    assert torch.equal(inside, model[0].weight.grad)
+
+
+def test_wrappers_of_other_libraries_are_models_too(tmp_path: Path) -> None:
+    """peft adapters and accelerate's hooks replace layers and forwards: their layers and work are seen."""
+    peft, accelerate = pytest.importorskip("peft"), pytest.importorskip("accelerate")
+    base = language_model(TINY_LLAMA)
+    adapted = peft.get_peft_model(
+        base, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    )
+    accelerate.hooks.add_hook_to_module(
+        adapted.get_submodule("base_model.model.lm_head"), accelerate.hooks.ModelHook()
+    )
+    with roofleet.profile(adapted, data=str(tmp_path), roofs=False) as run:
+        adapted(input_ids=torch.ones(1, 6, dtype=torch.long))
+    work = {row["path"]: row["matmul_flops"] for row in run.layers().to_pylist()}
+    # [6, 32] @ [32, 2] of the adapter's first matrix, and the head's [6, 32] @ [32, 101]
+    assert work["base_model.model.model.layers.0.self_attn.q_proj.lora_A.default"] == 2 * 6 * 32 * 2
+    assert work["base_model.model.lm_head"] == 2 * 6 * 32 * 101
+
+
+def test_something_that_holds_a_model_is_watched_by_its_model(tmp_path: Path) -> None:
+    """A pipeline has its network as .model."""
+
+    class Pipeline:
+        def __init__(self) -> None:
+            self.model = nn.Linear(2, 2)
+
+        def __call__(self, x: float) -> Any:
+            return self.model(torch.full((1, 2), x)).tolist()
+
+    pipeline = Pipeline()
+    with roofleet.profile(pipeline, "pipe", data=str(tmp_path), roofs=False) as run:
+        pipeline(1.0)
+    assert run.layers().num_rows == 1
+
+
+def test_an_error_in_the_users_code_is_theirs_and_stored(tmp_path: Path) -> None:
+    """It goes on its way; the run is stored as failed, with every hook off."""
+    model = nn.Linear(4, 4)
+    run = roofleet.profile(model, data=str(tmp_path), roofs=False)
+
+    def evaluate() -> None:
+        with run:
+            model(torch.zeros(1, 4))
+            raise ZeroDivisionError("theirs")
+
+    with pytest.raises(ZeroDivisionError):
+        evaluate()
+    assert run.sql("SELECT status, error FROM runs").to_pylist() == [
+        {"status": "failed", "error": "ZeroDivisionError: theirs"}
+    ]
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+def test_an_error_inside_the_model_ends_its_call_only(tmp_path: Path) -> None:
+    """A call that raises is not counted; later calls are."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        model(torch.zeros(1, 4))
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                model(torch.zeros(1, 3))
+        model(torch.zeros(1, 4))
+    assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 2}]
+
+
+@pytest.mark.parametrize("wrong", [3, "gpt2"])
+def test_what_is_no_model_is_refused(wrong: Any) -> None:
+    """The message says what is wanted."""
+    with pytest.raises(UserError, match=r"torch\.nn\.Module"):
+        roofleet.profile(wrong)
+
+
+def test_a_model_that_is_not_called_is_said(tmp_path: Path) -> None:
+    """Instead of an empty run."""
+    with (
+        pytest.raises(UserError, match="was not called"),
+        roofleet.profile(nn.Linear(1, 1), data=str(tmp_path), roofs=False),
+    ):
+        pass
+
+
+def test_the_run_can_be_asked_for_only_when_it_is_stored(tmp_path: Path) -> None:
+    """Inside the with statement there is nothing to read yet."""
+    model = nn.Linear(1, 1)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        model(torch.zeros(1, 1))
+        with pytest.raises(UserError, match="when the with statement ends"):
+            run.layers()
+
+
+def test_a_long_evaluation_is_watched_for_its_first_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many calls the rest go on unwatched."""
+    monkeypatch.setattr(watching, "MOST_CALLS", 6)
+    model = nn.Linear(2, 2)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        for _ in range(50):
+            model(torch.zeros(1, 2))
+    assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 6}]
+
+
+def test_the_run_goes_to_a_collector(tmp_path: Path) -> None:
+    """And is read from it, by the run and by roofleet.connect."""
+    with collector(tmp_path) as running:
+        model = nn.Linear(2, 2)
+        with roofleet.profile(model, "sent", collector=running.grpc, roofs=False) as run:
+            model(torch.zeros(1, 2))
+        assert run.layers().num_rows == 1
+        with roofleet.connect(running.sql) as connection:
+            found = connection.sql("SELECT model_name FROM run_summary").to_pylist()
+    assert found == [{"model_name": "sent"}]
+
+
+def test_models_are_equal_to_copies_made_before(tmp_path: Path) -> None:
+    """Weights and buffers are bit for bit what they were."""
+    model = language_model(TINY_GPT2)
+    before = copy.deepcopy(model.state_dict())
+    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+        model(torch.ones(1, 4, dtype=torch.long))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_importing_roofleet_does_not_import_torch() -> None:
+    """The command's help must not wait for it."""
+    code = "import roofleet, sys; roofleet.profile; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
