@@ -13,6 +13,8 @@ FUNCTIONS = {
     "time_at_roof_ns(flops, bytes, compute_roof, memory_roof)": "time at the roofs, in ns",
     "attainable_flops(flops, bytes, compute_roof, memory_roof)": "FLOP/s the roofs allow it",
     "bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops, busy_ns := NULL)": "what binds it",
+    "own_ns(self_ns, inner_calls, timer_outside_ns, timer_inside_ns)": "a span's own time, the timer's cost "
+    "taken off",
     "t_quantile(freedom)": "t that 97.5 % of Student's distribution lie below",
     "mean_margin(variance, n)": "half of the 95 % confidence interval of a mean; NULL with n under 3",
     "difference_margin(square_a, n_a, square_b, n_b)": "the same of a difference of two means by Welch's t, "

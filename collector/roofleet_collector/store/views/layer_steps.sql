@@ -17,13 +17,12 @@ WITH counted AS (
     FROM spans
 ),
 calibrated AS (
-    SELECT s.*, coalesce(r.timer_inside_ns, 0) AS inside_ns, coalesce(r.timer_outside_ns, 0) AS outside_ns
+    SELECT s.*, coalesce(r.timer_inside_ns, 0) AS inside_ns, coalesce(r.timer_outside_ns, 0) AS outside_ns,
+           own_ns(s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns) AS own_ns
     FROM counted s LEFT JOIN runs r ON r.run_id = s.run_id
 ),
 corrected AS (
-    SELECT *, greatest(duration_ns - inside_ns - inside * (inside_ns + outside_ns), 0) AS true_ns,
-           CASE WHEN self_ns IS NOT NULL
-                THEN greatest(self_ns - inside_ns - coalesce(inner_calls, 0) * outside_ns, 0) END AS own_ns
+    SELECT *, greatest(duration_ns - inside_ns - inside * (inside_ns + outside_ns), 0) AS true_ns
     FROM calibrated
 )
 SELECT c.run_id, c.phase, c.iteration, c.step_index, coalesce(any_value(s.layer_group), 0) AS layer_group,

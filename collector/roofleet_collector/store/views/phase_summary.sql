@@ -60,12 +60,16 @@ paired AS (
 ),
 explained AS (
     SELECT run_id, phase, sum(share) AS coverage
-    FROM (SELECT e.run_id, e.phase, e.layer_group, median(e.explained_ns / b.duration_ns) AS share
-          FROM (SELECT run_id, phase, iteration, step_index, layer_group, sum(self_ns) AS explained_ns
-                FROM layer_steps WHERE path <> '' GROUP BY ALL) e
+    FROM (SELECT e.run_id, e.phase, median(e.explained_ns / b.duration_ns) AS share
+          FROM (SELECT s.run_id, s.phase, s.iteration, s.step_index, sum(own_ns(
+                           s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS explained_ns
+                FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
+                WHERE s.path <> '' GROUP BY s.run_id, s.phase, s.iteration, s.step_index) e
           JOIN steps b USING (run_id, phase, iteration, step_index)
+          LEFT JOIN steps t ON t.run_id = e.run_id AND t.phase = e.phase AND t.iteration = e.iteration
+                           AND t.step_index = e.step_index AND t.pass = 'timed'
           WHERE b.pass = 'bare' AND NOT b.is_warmup
-          GROUP BY e.run_id, e.phase, e.layer_group)
+          GROUP BY e.run_id, e.phase, coalesce(t.layer_group, 0))
     GROUP BY run_id, phase
 ),
 busy AS (
