@@ -24,7 +24,7 @@
 -- baseline_bound: What binds it in the baseline.
 -- bound: The same in the run.
 CREATE OR REPLACE VIEW layer_comparison AS
-WITH samples AS (
+WITH samples AS NOT MATERIALIZED (
     SELECT run_id, phase, path, avg(ln(self_ns)) AS middle, var_samp(ln(self_ns)) / count(*) AS square,
            count(*) AS n
     FROM layer_iterations WHERE self_ns > 0 GROUP BY run_id, phase, path

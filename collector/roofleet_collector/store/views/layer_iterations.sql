@@ -6,12 +6,10 @@
 -- steps: Steps of the phase in which the layer's own time was taken.
 -- self_ns: Their median own time, the timer's cost taken off, in ns.
 CREATE OR REPLACE VIEW layer_iterations AS
-WITH own AS (
-    SELECT s.run_id, s.phase, s.path, s.iteration, s.step_index,
-           sum(own_ns(s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS self_ns
-    FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
-    WHERE s.self_ns IS NOT NULL
-    GROUP BY s.run_id, s.phase, s.path, s.iteration, s.step_index
-)
 SELECT run_id, phase, path, iteration, count(*) AS steps, median(self_ns) AS self_ns
-FROM own GROUP BY run_id, phase, path, iteration;
+FROM (SELECT s.run_id, s.phase, s.path, s.iteration, s.step_index,
+             sum(own_ns(s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS self_ns
+      FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
+      WHERE s.self_ns IS NOT NULL
+      GROUP BY s.run_id, s.phase, s.path, s.iteration, s.step_index)
+GROUP BY run_id, phase, path, iteration;

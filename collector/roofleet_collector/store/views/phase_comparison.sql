@@ -20,7 +20,7 @@
 -- baseline_roofline_fraction: Time at the roof over the time taken, in the baseline.
 -- roofline_fraction: The same in the run.
 CREATE OR REPLACE VIEW phase_comparison AS
-WITH samples AS (
+WITH samples AS NOT MATERIALIZED (
     SELECT run_id, phase, avg(ln(bare_ns)) AS middle, var_samp(ln(bare_ns)) / count(*) AS square, count(*) AS n
     FROM phase_iterations GROUP BY run_id, phase
 ),
