@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import DTYPE_BYTES, Engine, Session
+from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Engine, Session
 from roofleet_agent.errors import OutOfMemory, WorkloadRefused
 from roofleet_agent.measuring.allocator import allocator_peak_bytes, is_out_of_memory, process_peak_bytes
 from roofleet_agent.measuring.passes import peak_of_first_step
@@ -90,6 +90,7 @@ def profile(
     run = Run(request, engine, device, dtype, workload, sink, progress)
     run.row |= {"job_id": job_id, "sweep_id": sweep_id}
     try:
+        _check_dtype(device, dtype)
         progress("tracing on meta", 0.0)
         traced = trace_phases(engine, request, dtype, workload)
         kv_bytes = kv_bytes_per_token(traced.session, dtype)
@@ -119,6 +120,21 @@ def profile(
     finally:
         run.close()
     return run.run_id
+
+
+def _check_dtype(device: Device, dtype: str) -> None:
+    """WorkloadRefused, with those that work, if the device cannot multiply matrices of that dtype."""
+
+    def works(name: str) -> bool:
+        try:
+            a = torch.ones(8, 8, dtype=TORCH_DTYPES[name], device=device.torch_name)
+            return bool((a @ a).isfinite().all())
+        except (RuntimeError, NotImplementedError, TypeError):
+            return False
+
+    if not works(dtype):
+        there = ", ".join(name for name in TORCH_DTYPES if works(name)) or "none"
+        raise WorkloadRefused(f"{device.info.name} does not compute in {dtype}; it does in {there}")
 
 
 def _check_room(

@@ -51,3 +51,20 @@ class _LooksAtData(nn.Module):
 def looks_at_data() -> tuple[nn.Module, torch.Tensor]:
     """Decides on the values it gets, which `meta` does not have."""
     return _LooksAtData(), torch.ones(1, 2, 4)
+
+
+class _NeedsTooMuch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_meta:
+            torch.empty(2**50)
+        result: torch.Tensor = self.layer(x)
+        return result
+
+
+def needs_too_much() -> nn.Module:
+    """Asks for a pebibyte when it runs on a device."""
+    return _NeedsTooMuch()

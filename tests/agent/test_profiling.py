@@ -9,7 +9,7 @@ from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
-from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.errors import ModelNotFound, ModelRefused, OutOfMemory, WorkloadRefused
 from roofleet_agent.rows import table_of
 from roofleet_agent.workload import ModelRequest, Workload
 
@@ -175,3 +175,40 @@ def test_rows_with_a_column_that_is_not_the_tables_are_an_error() -> None:
     """A misspelt column is found where the row is built."""
     with pytest.raises(KeyError, match="colour"):
         table_of("spans", [{"colour": "red"}])
+
+
+def test_a_run_that_runs_out_of_memory_is_stored_with_its_peak() -> None:
+    """The error says what to ask instead of the allocator's trace; the run is failed, with its peak."""
+    asked = ModelRequest("tests.agent.modules:needs_too_much", "module", "pretrained")
+    sink = ListSink()
+    with pytest.raises(OutOfMemory, match=r"ran out of memory with .* GiB in use.*roofleet analyze"):
+        profiling.profile(asked, CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    row = sink.rows("runs")[-1]
+    assert row["status"] == "failed"
+    assert row["peak_memory_bytes"] > 2**20
+    assert row["peak_memory_source"] == "when memory ran out"
+
+
+def test_what_cannot_fit_is_refused_before_it_runs() -> None:
+    """Weights, cache and activations are counted on meta first, and each is told."""
+
+    class SmallDevice(CpuDevice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.info = replace(self.info, memory_bytes=150_000)
+
+    sink = ListSink()
+    workload = replace(TINY_WORKLOAD, batch_size=8)
+    with pytest.raises(WorkloadRefused, match=r"for its weights and at least .* for cache and activations"):
+        profiling.profile(request(TINY_GPT2), SmallDevice(), "fp32", workload, sink)
+    assert not sink.tables
+
+
+def test_a_dtype_the_device_does_not_know_is_refused_with_those_it_does() -> None:
+    """A device of torch without arithmetic stands for one that lacks a dtype."""
+
+    class MetaDevice(CpuDevice):
+        torch_name = "meta"
+
+    with pytest.raises(WorkloadRefused, match="does not compute in bf16; it does in none"):
+        profiling.profile(request(TINY_GPT2), MetaDevice(), "bf16", TINY_WORKLOAD, ListSink())

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from roofleet_agent.storage import plain_tensors
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -73,7 +75,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
                 block_index=block_index_of(path),
                 is_leaf=not any(module.children()),
                 parameters=sum(p.numel() for p in own),
-                parameter_bytes=sum(p.numel() * p.element_size() for p in own),
+                parameter_bytes=sum(t.numel() * t.element_size() for p in own for t in plain_tensors(p)),
             )
         )
     return layers
