@@ -32,18 +32,22 @@ def build_on_meta(entry: ModelEntry) -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     classes = {"generate": transformers.AutoModelForCausalLM, "encode": transformers.AutoModel}
+    config = transformers_config(entry)
+    two_sided = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else None
     with torch.device("meta"):
-        return classes[entry.task].from_config(transformers_config(entry))
+        return (two_sided or classes[entry.task]).from_config(config)
 
 
 # ---------------------------------------------------------------------- the entries
 
 
 def test_the_catalogue_holds_the_families_that_people_compare() -> None:
-    """GPT-2, OPT, BERT, Llama, Mistral, Qwen, Gemma, Phi and DeepSeek are all there."""
-    decoders = "gpt2 opt llama mistral mixtral qwen2 qwen3 gemma2 phi3 deepseek_v3"
+    """Causal models dense and of experts, a scan, encoders, and one with an encoder and a decoder."""
+    decoders = "gpt2 opt bloom falcon llama mistral qwen2 qwen3 gemma2 gemma3_text phi3 mamba"
+    mixtures = "mixtral qwen3_moe gpt_oss deepseek_v3"
     encoders = "bert distilbert mobilebert roberta"
-    assert {entry.model_type for entry in models()} == {*decoders.split(), *encoders.split()}
+    families = {"t5", *decoders.split(), *mixtures.split(), *encoders.split()}
+    assert {entry.model_type for entry in models()} == families
 
 
 def test_no_two_models_answer_to_one_name() -> None:

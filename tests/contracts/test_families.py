@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
-from tests.families import FAMILIES, FULL_SIZE, MIXTURES, Shape
+from tests.families import FAMILIES, MIXTURES, Shape
 from tests.support import request
 from torch import nn
 
@@ -20,6 +19,7 @@ from roofleet_agent.registry import find_engine
 from roofleet_agent.run_rows import op_rows
 from roofleet_agent.tracing import TracedOp, TracedTensor, TraceResult, layers_of, trace
 from roofleet_agent.workload import Workload
+from roofleet_analysis.catalogs.models import ModelEntry, models
 from roofleet_analysis.costs import Cost, cost_of
 from roofleet_analysis.costs.rows import op_of, total
 
@@ -262,14 +262,16 @@ def test_the_attention_changes_neither_work_nor_weights_nor_cache(name: str, att
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FULL_SIZE)
-def test_a_published_model_of_every_other_family_is_costed(name: str) -> None:
-    """At full size, on `meta`: the published number of parameters, and every op with a formula."""
-    config, parameters = FULL_SIZE[name]
-    engine = find_engine(request(config))
-    traced = trace_phases(engine, request(config), "bf16", Workload(prompt_tokens=16, new_tokens=2))
-    module: Any = traced.session.module
-    assert sum(p.numel() for p in module.parameters()) == parameters
-    for phase in ("prefill", "decode"):
-        # a token meets at least the matrices of the layers once
-        assert cost(traced.phases[phase]).matmul_flops > 0
+@pytest.mark.parametrize("entry", models(), ids=lambda entry: entry.name)
+def test_every_published_model_is_costed_at_full_size(entry: ModelEntry) -> None:
+    """On `meta`: each phase is there and does matrix work, every op has a formula, and the decode step of one
+    sequence reads every weight that a token needs once."""
+    wanted = request(dict(entry.config), task=entry.task)
+    traced = trace_phases(find_engine(wanted), wanted, "bf16", Workload(prompt_tokens=16, new_tokens=2))
+    costs = {phase: cost(found) for phase, found in traced.phases.items()}
+    assert set(costs) == ({"prefill", "decode"} if entry.task == "generate" else {"forward"})
+    assert all(found.matmul_flops > 0 for found in costs.values())
+    if entry.task == "generate" and entry.model_type != "t5":
+        needed = read_once(traced.session.module, traced.session.experts_per_token)
+        assert costs["decode"].weight_bytes == pytest.approx(needed, rel=1e-6)
+    traced.session.close()
