@@ -16,7 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from tests.dashboard.browser import DESKTOP, PHONE, Browser, program
-from tests.dashboard.data import FAILED_RUN, GPU_RUN, NO_POWER, Fleet, StoreSource
+from tests.dashboard.data import FAILED_RUN, GPU_RUN, NO_POWER, SWEEP, Fleet, StoreSource
 
 from roofleet_analysis import units
 from roofleet_dashboard.app import create_app, prepare_server
@@ -318,7 +318,7 @@ def test_a_layer_of_the_roofline_leads_to_its_box(browser: Browser, fleet: Fleet
 def test_a_collector_that_is_away_is_waited_for(browser: Browser, source: StoreSource) -> None:
     """While the collector is away each page says so; when it is back the page draws itself."""
     source.is_away = True
-    for path in ("/", "/runs", "/roofline", "/network"):
+    for path in ("/", "/runs", "/roofline", "/sweeps", "/network"):
         browser.open(path)
         assert "does not answer; retrying" in browser.text(".rf-away")
         assert "refuses the connection" in browser.text(".rf-away")
@@ -335,6 +335,7 @@ def test_nothing_scrolls_sideways(browser: Browser, fleet: Fleet, size: tuple[in
         (f"/runs?run={fleet.gpt2_run}", "[data-run]"),
         (f"/roofline?runs={fleet.gpt2_run}:decode&point={fleet.gpt2_run}:decode:role:mlp", "[data-point]"),
         (f"/network?run={fleet.gpt2_run}&node=lm_head", "[data-layer]"),
+        ("/sweeps", "#sweeps-table table"),
     ):
         browser.open(path, size)
         browser.find(there)
@@ -383,3 +384,50 @@ def test_a_filter_is_part_of_the_link(browser: Browser, fleet: Fleet) -> None:
     browser.open(f"/runs?filter={quote(json.dumps(wanted))}")
     listed = "return [...document.querySelectorAll('.ag-row[row-id]')].map(r => r.getAttribute('row-id'))"
     browser.until(lambda: set(browser.run(listed)) == {fleet.bert_run}, "the filtered table")
+
+
+def _sweep(browser: Browser) -> dict[str, list[float]]:
+    """The lines of the chart of a sweep by name, their values from the bottom up."""
+    script = """
+        const plot = document.querySelector('#sweeps-chart .js-plotly-plot');
+        return plot && plot.data ? plot.data.map(t => [t.name, [...(t.y._inputArray || t.y)]]) : []
+    """
+    return dict(browser.run(script) or [])
+
+
+def test_a_sweep_is_drawn_and_told(browser: Browser, fleet: Fleet) -> None:
+    """A line for each dtype with the times of the runs, a row of the table for each point, and of the point
+    that failed the reason."""
+    browser.open("/sweeps")
+    lines = browser.until(lambda: _sweep(browser), "the chart")
+    given = fleet.source.rows(
+        "SELECT dtype, time_to_first_token_ns AS y FROM run_summary WHERE sweep_id = ? AND status = 'done' "
+        "ORDER BY batch_size",
+        SWEEP,
+    )
+    for dtype in ("fp32", "bf16"):
+        assert lines[dtype] == [row["y"] for row in given if row["dtype"] == dtype]
+    assert len(browser.driver.find_elements(By.CSS_SELECTOR, "#sweeps-table tbody tr")) == 5
+    assert "bf16, batch 16: failed, the device ran out of memory" in browser.text("#sweeps-table")
+
+
+def test_what_is_chosen_of_a_sweep_is_part_of_the_link(browser: Browser) -> None:
+    """Another figure along another axis: the chart follows, and the URL shows the same again."""
+    browser.open("/sweeps")
+    browser.until(lambda: set(_sweep(browser)) == {"fp32", "bf16"}, "the chart")
+    browser.choose("sweeps-figure", "Peak memory")
+    browser.choose("sweeps-across", "Dtype")
+    batches = {"batch 1", "batch 4", "batch 16"}
+    browser.until(lambda: set(_sweep(browser)) == batches, "the bars")
+    address = browser.driver.current_url
+    assert "figure=peak_bytes" in address
+    assert "across=dtype" in address
+    browser.open("/" + address.partition(browser.address + "/")[2])
+    browser.until(lambda: set(_sweep(browser)) == batches, "the same bars")
+
+
+def test_a_point_of_a_sweep_leads_to_its_run(browser: Browser) -> None:
+    """Each line of the table links to the summary of its run."""
+    browser.open("/sweeps")
+    browser.click("#sweeps-table tbody tr:nth-child(2) a")
+    assert browser.find(f"[data-run='{SWEEP}-fp32-4']")

@@ -18,6 +18,7 @@ from roofleet_dashboard.state import (
     RooflineState,
     RunPhase,
     RunsState,
+    SweepsState,
     phases_of,
 )
 
@@ -73,11 +74,21 @@ def test_a_network_view_survives_its_url(state: NetworkState) -> None:
     assert NetworkState.parse(state.search()) == state
 
 
-@pytest.mark.parametrize("page", [RunsState, RooflineState, NetworkState])
+@given(
+    st.builds(SweepsState, sweep=st.none() | ids, across=st.none() | ids, figure=st.none() | ids, only=lists)
+)
+def test_a_sweeps_view_survives_its_url(state: SweepsState) -> None:
+    """Every state of the Sweeps page comes back from the URL it makes."""
+    assert SweepsState.parse(state.search()) == state
+
+
+@pytest.mark.parametrize("page", [RunsState, RooflineState, NetworkState, SweepsState])
 @given(search=st.text(max_size=40))
 def test_any_url_is_some_view(page: type, search: str) -> None:
     """A URL that was edited by hand never fails; what makes no sense in it is left out."""
-    state = page.parse(f"?runs={search}&run={search}&open={search}&point={search}&filter={search}{search}")
+    state = page.parse(
+        f"?runs={search}&run={search}&open={search}&point={search}&only={search}&filter={search}"
+    )
     assert page.parse(state.search()) == state
 
 
