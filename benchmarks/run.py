@@ -13,12 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import analyze, ingest, small_query, timed_pass, trace
+from benchmarks import analyze, counts, ingest, small_query, timed_pass, trace
 from benchmarks.figure import Figure
 
 BENCHMARKS = {
     "timed_pass": timed_pass.measure,
     "ingest": ingest.measure,
+    "counts": counts.measure,
     "trace": trace.measure,
     "analyze": analyze.measure,
     "small_query": small_query.measure,

@@ -6,11 +6,9 @@ is a median over pairs of steps of one round.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figure import Figure
+from benchmarks.silence import silence
 from roofleet.models import resolve
 from roofleet_agent.measuring.calibration import TimerCost, calibrate
 from roofleet_agent.measuring.clocks import HostClock
@@ -128,7 +127,7 @@ def _peers(session: Any, model: str) -> dict[str, dict[str, float]]:
 
     ways = {"torch.profiler": profiler, "FlopCounterMode": counter_mode, "calflops": calflops}
     found: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
-    with _silence():
+    with silence():
         for _ in range(PEER_ROUNDS):
             bare = _durations(session, lambda call: call())
             for name, around in ways.items():
@@ -145,17 +144,3 @@ def _durations(session: Any, around: Callable[[Callable[[], Any]], Any]) -> Step
         around(step.call)
         durations[step.phase, step.step_index] = time.perf_counter_ns() - begin
     return durations
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """The profiler's library writes to the terminal by itself, past Python."""
-    kept = os.dup(1), os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
