@@ -101,7 +101,8 @@ def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
         headers = ["", "median", "p5 to p95", "typical, 95 % interval", "steps"]
         console.print(table(None, headers, shown, right=[1, 2, 3, 4]))
     growth = query(
-        "SELECT regr_slope(p50_ns, cache_tokens) AS slope, regr_r2(p50_ns, cache_tokens) AS fit, "
+        "SELECT regr_slope(p50_ns, cache_tokens ORDER BY cache_tokens) AS slope, "
+        "regr_r2(p50_ns, cache_tokens ORDER BY cache_tokens) AS fit, "
         "count(*) AS lengths, min(cache_tokens) AS first, max(cache_tokens) AS last "
         "FROM decode_by_context WHERE run_id = ?",
         (row["run_id"],),

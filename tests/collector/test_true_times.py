@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,29 @@ def test_a_comparison_of_two_runs_reads_no_other() -> None:
     assert {table for table, _ in big} == {"spans", "ops", "op_costs", "layers"}
     assert [(table, filters) for table, filters in big if "run_id" not in filters] == []
     database.close()
+
+
+def test_a_figure_is_the_same_each_time_it_is_asked(store: DuckDBStore) -> None:
+    """Sums of fractions depend on their order, and the engine's threads have none: the views give it one."""
+    chance = random.Random(7)
+    runs = [RUN | {"run_id": f"run-{n}", "timer_outside_ns": 0.3, "timer_inside_ns": 0.7} for n in range(9)]
+    places = [(i, s) for i in range(10) for s in range(15)]
+    steps = [
+        _step(kind, "decode", s, chance.randint(3_000_000, 4_000_000), i)
+        | {"run_id": run["run_id"], "cache_tokens": 64 + s, "is_warmup": False}
+        for run in runs for kind in ("bare", "timed") for i, s in places
+    ]  # fmt: skip
+    spans = [
+        _span(f"h.{n}", 9_000, chance.randint(1_000, 9_000), s)
+        | {"run_id": run["run_id"], "iteration": i, "start_ns": n}
+        for run in runs for i, s in places for n in range(12)
+    ]  # fmt: skip
+    put(store, runs=runs, steps=steps, spans=spans)
+    asked = ("SELECT * FROM run_summary ORDER BY run_id", "SELECT * FROM phase_summary ORDER BY run_id")
+    for sql in asked:
+        first = rows_of(store, sql)
+        for _ in range(25):
+            assert rows_of(store, sql) == first
 
 
 def test_every_function_is_on_the_schema_page() -> None:

@@ -25,7 +25,8 @@
 -- bound: The same in the run.
 CREATE OR REPLACE VIEW layer_comparison AS
 WITH samples AS NOT MATERIALIZED (
-    SELECT run_id, phase, path, avg(ln(self_ns)) AS middle, var_samp(ln(self_ns)) / count(*) AS square,
+    SELECT run_id, phase, path, avg(ln(self_ns) ORDER BY iteration) AS middle,
+           var_samp(ln(self_ns) ORDER BY iteration) / count(*) AS square,
            count(*) AS n
     FROM layer_iterations WHERE self_ns > 0 GROUP BY run_id, phase, path
 ),

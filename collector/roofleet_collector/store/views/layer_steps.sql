@@ -22,12 +22,12 @@ calibrated AS (
     FROM counted s LEFT JOIN runs r ON r.run_id = s.run_id
 ),
 corrected AS (
-    SELECT *, greatest(duration_ns - inside_ns - inside * (inside_ns + outside_ns), 0) AS true_ns
+    SELECT *, greatest(round(duration_ns - inside_ns - inside * (inside_ns + outside_ns)), 0)::BIGINT AS true_ns
     FROM calibrated
 )
 SELECT c.run_id, c.phase, c.iteration, c.step_index, coalesce(any_value(s.layer_group), 0) AS layer_group,
-       c.path, count(*) AS calls, sum(c.true_ns) AS duration_ns, sum(c.own_ns) AS self_ns,
-       sum(c.self_ns - c.own_ns) AS timer_ns
+       c.path, count(*) AS calls, sum(c.true_ns)::BIGINT AS duration_ns,
+       sum(c.own_ns)::BIGINT AS self_ns, sum(c.self_ns - c.own_ns)::BIGINT AS timer_ns
 FROM corrected c
 LEFT JOIN steps s ON s.run_id = c.run_id AND s.phase = c.phase AND s.iteration = c.iteration
                  AND s.step_index = c.step_index AND s.pass = 'timed'

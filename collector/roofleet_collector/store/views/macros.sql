@@ -23,11 +23,12 @@ CREATE OR REPLACE MACRO bound_by(flops, bytes, compute_roof, memory_roof, time_n
          WHEN flops / compute_roof <= bytes / memory_roof THEN 'memory' END;
 
 -- A span's own time in ns with the timer's calibrated cost taken off: once inside, and outside for each call
--- of a timed layer directly inside. What was not calibrated counts as nothing.
+-- of a timed layer directly inside. What was not calibrated counts as nothing. Whole ns, whose sums are the
+-- same in any order.
 CREATE OR REPLACE MACRO own_ns(self_ns, inner_calls, timer_outside_ns, timer_inside_ns) AS
     CASE WHEN self_ns IS NOT NULL
-         THEN greatest(self_ns - coalesce(timer_inside_ns, 0)
-                       - coalesce(inner_calls, 0) * coalesce(timer_outside_ns, 0), 0) END;
+         THEN greatest(round(self_ns - coalesce(timer_inside_ns, 0)
+                             - coalesce(inner_calls, 0) * coalesce(timer_outside_ns, 0)), 0)::BIGINT END;
 
 -- The t that 97.5 % of Student's distribution lie below: the first terms of its expansion around the normal
 -- quantile (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, and the next term), and a

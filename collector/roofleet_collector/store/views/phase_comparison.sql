@@ -21,7 +21,8 @@
 -- roofline_fraction: The same in the run.
 CREATE OR REPLACE VIEW phase_comparison AS
 WITH samples AS NOT MATERIALIZED (
-    SELECT run_id, phase, avg(ln(bare_ns)) AS middle, var_samp(ln(bare_ns)) / count(*) AS square, count(*) AS n
+    SELECT run_id, phase, avg(ln(bare_ns) ORDER BY iteration) AS middle,
+           var_samp(ln(bare_ns) ORDER BY iteration) / count(*) AS square, count(*) AS n
     FROM phase_iterations GROUP BY run_id, phase
 ),
 sides AS NOT MATERIALIZED (

@@ -17,7 +17,7 @@ WITH medians AS (
     GROUP BY r.run_id, o.run_id, s.phase, s.iteration
 ),
 typical AS (
-    SELECT run_id, phase, avg(middle) AS middle FROM medians GROUP BY run_id, other_id, phase
+    SELECT run_id, phase, avg(middle ORDER BY iteration) AS middle FROM medians GROUP BY run_id, other_id, phase
     HAVING count(*) >= 3
        AND interval_noise(exp(-mean_margin(var_samp(middle), count(*))),
                           exp(mean_margin(var_samp(middle), count(*)))) IS NULL

@@ -44,7 +44,8 @@ WITH bare AS (
     FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase
 ),
 typical AS (
-    SELECT run_id, phase, avg(ln(bare_ns)) AS middle, mean_margin(var_samp(ln(bare_ns)), count(*)) AS margin
+    SELECT run_id, phase, avg(ln(bare_ns) ORDER BY iteration) AS middle,
+           mean_margin(var_samp(ln(bare_ns) ORDER BY iteration), count(*)) AS margin
     FROM phase_iterations GROUP BY run_id, phase
 ),
 timed AS (
@@ -59,7 +60,7 @@ paired AS (
     GROUP BY b.run_id, b.phase
 ),
 explained AS (
-    SELECT run_id, phase, sum(share) AS coverage
+    SELECT run_id, phase, sum(share ORDER BY share) AS coverage
     FROM (SELECT e.run_id, e.phase, median(e.explained_ns / b.duration_ns) AS share
           FROM (SELECT s.run_id, s.phase, s.iteration, s.step_index, sum(own_ns(
                            s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS explained_ns

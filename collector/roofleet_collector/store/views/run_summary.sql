@@ -72,7 +72,7 @@ WITH phases AS (
     FROM phase_summary GROUP BY run_id
 ),
 growth AS (
-    SELECT run_id, regr_slope(p50_ns, cache_tokens) AS per_token_ns
+    SELECT run_id, regr_slope(p50_ns, cache_tokens ORDER BY cache_tokens) AS per_token_ns
     FROM decode_by_context GROUP BY run_id HAVING count(*) >= 3
 ),
 iterations AS (
