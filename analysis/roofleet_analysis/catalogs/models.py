@@ -20,7 +20,8 @@ from roofleet_analysis.catalogs import nearest_names
 __all__ = ["ModelEntry", "Task", "filter_models", "find_model", "models", "nearest_models"]
 
 Task = Literal["generate", "encode"]
-"""`generate`: a causal language model, or one with an encoder and a decoder. `encode`: a bare encoder, with its pooler where it has one."""
+"""`generate`: a causal language model, or one with an encoder and a decoder. `encode`: a bare encoder, with
+its pooler where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
