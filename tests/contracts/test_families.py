@@ -12,8 +12,9 @@ from tests.families import FAMILIES, MIXTURES, Shape
 from tests.support import request
 from torch import nn
 
-from roofleet.analysis import phase_cost
+from roofleet.analysis import analyze, phase_cost
 from roofleet_agent.engines.base import Session
+from roofleet_agent.measuring.passes import memory_of
 from roofleet_agent.profiling import kv_bytes_per_token, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.run_rows import op_rows
@@ -178,12 +179,39 @@ def test_the_state_of_a_scan_is_a_cache_that_does_not_grow() -> None:
 
 
 def test_a_scan_is_folded_to_one_round() -> None:
-    """A prompt of 32 tokens has as many ops as one of 8, each of the loop's says that it ran 32 times, and
-    the work is that of 32 tokens."""
-    short, long = (run("mamba", replace(WORKLOAD, prompt_tokens=n)).on_meta["prefill"] for n in (8, 32))
-    assert [op.op for op in short.ops] == [op.op for op in long.ops]
-    assert {op.attributes["repeat"] for op in long.ops if "repeat" in op.attributes} == {32}
-    assert cost(long).matmul_flops == 2 * FAMILIES["mamba"].products(Shape(2, 32, 0, 32))
+    """A prompt of 100 tokens has as many ops as one of 8, each of the loop's says that it ran 100 times, the
+    work is that of 100 tokens, and all of it is what runs on real data."""
+    short, long = (run("mamba", replace(WORKLOAD, prompt_tokens=n)) for n in (8, 100))
+    ops = long.on_meta["prefill"].ops
+    assert [op.op for op in ops] == [op.op for op in short.on_meta["prefill"].ops]
+    assert ops == long.real["prefill"].ops
+    assert {op.attributes["repeat"] for op in ops if "repeat" in op.attributes} == {100}
+    assert cost(long.on_meta["prefill"]).matmul_flops == 2 * FAMILIES["mamba"].products(Shape(2, 100, 0, 100))
+    stacked = [op for op in ops if op.op == "aten.stack"]
+    assert [op.inputs[0].shape for op in stacked] == [(100, 2, 64)] * 2
+
+
+def test_a_scan_that_is_cut_short_takes_the_memory_of_all_its_rounds() -> None:
+    """On `meta` only a few rounds of a scan run; what is alive at the peak is what it is on real data, and no
+    class or function is another one afterwards."""
+    wanted, workload = request(FAMILIES["mamba"].config), replace(WORKLOAD, prompt_tokens=100)
+    engine = find_engine(wanted)
+    peaks = []
+    for device in ("meta", "cpu"):
+        session = engine.load(wanted, torch.device(device), "fp32", workload)
+        phases = memory_of(session, session.iteration()).phases
+        peaks.append({p: (m.kv_bytes, m.activation_bytes, m.peak_path) for p, m in phases.items()})
+        mixer = session.module.get_submodule("backbone.layers.0.mixer")
+        assert ("forward" in vars(mixer)) == (device == "meta")
+    assert peaks[0] == peaks[1]
+
+
+def test_the_memory_of_a_long_scan_is_found_in_no_time() -> None:
+    """200,000 tokens of a state-space model, which a loop would go through one by one, are added up."""
+    found = analyze(request(FAMILIES["mamba"].config), "fp32", Workload(prompt_tokens=200_000), [])
+    assert found["phases"]["prefill"]["matmul_flops"] == 2 * FAMILIES["mamba"].products(
+        Shape(1, 200_000, 0, 200_000)
+    )
 
 
 def test_an_encoder_decoder_reads_both_its_caches() -> None:

@@ -4,15 +4,17 @@ A recurrence without a kernel of its own, such as the scan of Mamba in plain tor
 for every token of a sequence: 39,000 ops for 128 tokens of mamba-130m. Rounds that follow one another in one
 layer with the same operators, shapes, dtypes and roles are kept once, and the attribute `repeat` of each op
 says how often it ran. A cost is that of a round times the rounds, so sums stay exact; where a loop slices,
-only the first round's offsets are kept.
+only the first round's offsets are kept. What the rounds gave, a list of like tensors, becomes one operand
+with as many rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
-from roofleet_agent.tracing.records import TracedOp
+from roofleet_agent.tracing.records import TracedOp, TracedTensor
 
 LEAST_ROUNDS = 4
 """Fewer are not worth folding, and are no loop more often than not."""
@@ -20,8 +22,15 @@ LEAST_ROUNDS = 4
 LONGEST_ROUND = 32
 
 
-def fold(ops: Sequence[TracedOp]) -> list[TracedOp]:
-    """The same ops with every loop folded; ops that are in none are the ones given."""
+_LISTS = frozenset({"aten.stack", "aten.cat"})
+
+
+def fold(ops: Sequence[TracedOp], skipped: Iterable[tuple[int, int]] = ()) -> list[TracedOp]:
+    """The same ops with every loop folded; ops that are in none are the ones given.
+
+    `skipped` are rounds that did not run: before which op, and how many. AssertionError if no loop is there.
+    """
+    left = list(skipped)
     kinds: dict[object, int] = {}
     signs = [kinds.setdefault(_sign(op), len(kinds)) for op in ops]
     folded: list[TracedOp] = []
@@ -29,12 +38,36 @@ def fold(ops: Sequence[TracedOp]) -> list[TracedOp]:
     while at < len(ops):
         length, rounds = _loop(signs, at)
         if rounds == 1:
-            folded.append(ops[at])
+            folded.append(_shortened(ops[at]))
         else:
+            after = at + length * rounds
+            here = [s for s in left if at < s[0] < after]
+            left = [s for s in left if s not in here]
+            times = rounds + sum(count for _, count in here)
             for op in ops[at : at + length]:
-                folded.append(replace(op, attributes={**op.attributes, "repeat": rounds}))
+                folded.append(replace(op, attributes={**op.attributes, "repeat": times}))
         at += length * rounds
+    assert not left, f"rounds were left out where there is no loop, before ops {[at for at, _ in left]}"
     return folded
+
+
+def _shortened(op: TracedOp) -> TracedOp:
+    """The op with lists of like operands as one each."""
+    if op.op not in _LISTS:
+        return op
+    inputs: list[TracedTensor] = []
+    for tensor, run in groupby(op.inputs):
+        like = list(run)
+        if len(like) < LEAST_ROUNDS:
+            inputs += like
+        else:
+            inputs.append(rows_of(tensor, len(like)))
+    return replace(op, inputs=tuple(inputs))
+
+
+def rows_of(tensor: TracedTensor, count: int) -> TracedTensor:
+    """So many like operands as one: [count, *shape]."""
+    return replace(tensor, shape=(count, *tensor.shape), bytes=count * tensor.bytes)
 
 
 def _sign(op: TracedOp) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from roofleet_agent.storage import plain_tensors
 from roofleet_agent.tracing.folding import fold
+from roofleet_agent.tracing.loops import listeners
 from roofleet_agent.tracing.operands import (
     covered_bytes,
     dtype_name,
@@ -65,6 +66,7 @@ class Recorder(TorchDispatchMode):
         self._producer: dict[int, str] = {}
         self._flows: dict[tuple[str, str], dict[int, int]] = {}
         self._same: dict[int, int] = {}
+        self._skipped: list[tuple[int, int]] = []
         # Storages are told apart by address: while they are kept here no address is used twice.
         self._alive: list[Any] = []
 
@@ -73,6 +75,28 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors:
             for plain in plain_tensors(tensor):
                 self._roles.setdefault(self._storage(plain), role)
+
+    def __enter__(self) -> Recorder:
+        listeners.append(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        listeners.remove(self)
+
+    def skipped(self, rounds: int) -> None:
+        """See loops.Listener."""
+        self._skipped.append((len(self._seen), rounds))
+
+    def stacked(self, like: torch.Tensor, count: int, call: Callable[[], Any], attributes: Any) -> Any:
+        """See loops.Listener."""
+        with self._pause():
+            result = call()
+        one = self._operand(like)
+        many = replace(one, shape=(count, *one.shape), bytes=count * one.bytes)
+        self._add("aten.stack", [many], [self._operand(result)], False, attributes)
+        return result
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -174,7 +198,7 @@ class Recorder(TorchDispatchMode):
             sizes = [size for storage, size in flow.items() if self._roles.get(storage) != "weight"]
             if sizes:
                 edges.append(Edge(source, target, len(sizes), sum(sizes)))
-        return TraceResult(fold(ops), edges)
+        return TraceResult(fold(ops, self._skipped), edges)
 
     def _classified(self, operand: _Operand) -> TracedTensor:
         role = self._roles.get(operand.storage, "activation")
