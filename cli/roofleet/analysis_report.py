@@ -123,6 +123,6 @@ def _notes(result: Found) -> Iterable[str]:
         traced = sum(found["traced"] for chip in searched for found in chip.values())
         yield (
             f"Largest batch at {result['prompt_tokens']} prompt tokens, largest prompt at batch "
-            f"{result['batch_size']}: {traced} sizes were traced; each answer fits, and one more was traced "
-            "and does not."
+            f"{result['batch_size']}: {traced} sizes were traced; each answer fits, and the next size does "
+            "not, save where a remark says otherwise."
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.transformers import load_config
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 2**25
 """Tokens of all sequences beyond which no size is looked at: their ids alone take 256 MiB here."""
 
+_MOST_OPS = 200_000
+"""Ops of all steps beyond which a search looks no further: a model that loops over its tokens has many."""
+
+
+class TooManyOps(Exception):
+    """A size has more ops than a search has the patience for."""
+
 
 class Memory:
     """The memory of one model in one dtype, at any batch, prompt and number of new tokens.
@@ -34,13 +42,17 @@ class Memory:
         self._request, self._dtype = request, dtype
         self._engine = find_engine(request)
         self._task = traced.session.task
-        first = next(traced.session.module.parameters(), None)
+        module = traced.session.module
+        first = next(module.parameters(), None)
+        self._is_two_sided = bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
         self._device = torch.device("meta") if first is None else first.device  # see trace_phases
         self.weight_bytes = traced.weight_bytes
+        self.most_ops: int | None = None
         self._known: dict[tuple[str, Workload], MemoryFound] = {}
 
     def phases(self, workload: Workload) -> dict[str, PhaseMemory]:
-        """The memory of each phase of a workload; WorkloadRefused if the model has no positions for it."""
+        """The memory of each phase of a workload; WorkloadRefused if the model has no positions for it, and
+        TooManyOps if it has more ops than `most_ops`."""
         names = phases_of(self._task, workload.new_tokens)
         return {phase: self.of(phase, workload) for phase in names}
 
@@ -67,9 +79,12 @@ class Memory:
         """The last step, after a longer prompt instead of all the steps before it.
 
         The cache is the same then, but for a sliding window: after a prompt it holds on to all of it and
-        lets go with the next token. There one more step comes between.
+        lets go with the next token. There one more step comes between. An encoder's prompt is not in the
+        cache of the decoder's tokens, so there every step is played.
         """
         new = workload.new_tokens
+        if self._is_two_sided:
+            return self._follow(workload, "decode", new - 2)[0]
         for steps in (1, 2):
             shorter = replace(
                 workload,
@@ -86,7 +101,8 @@ class Memory:
     def _follow(self, workload: Workload, phase: str, index: int) -> tuple[MemoryFound, bool]:
         """The memory of one step, and whether the cache then holds on to more than it shows."""
         session = self._engine.load(self._request, self._device, self._dtype, workload)
-        found = memory_of(session, _steps(session, phase, index))
+        with _Counted(self.most_ops):
+            found = memory_of(session, _steps(session, phase, index))
         holds_more = any(t.untyped_storage().nbytes() > t.numel() * t.element_size() for t in session.cache())
         session.close()
         return found, holds_more
@@ -118,27 +134,37 @@ def _largest(
     if memory.weight_bytes > capacity:
         return {"value": 0, "bytes": None, "next_bytes": None, "limited_by": "memory", "traced": 0}
     peaks = {phase: found.peak_bytes for phase, found in memory.phases(workload).items()}
-    traced: set[int] = set()
-    answer, next_bytes, begin = most, None, getattr(workload, field)
+    needed: dict[int, dict[str, int]] = {}
+    answer, begin = most, getattr(workload, field)
+    memory.most_ops = _MOST_OPS
     # The phase with the higher peak gives the answer; the other one is asked whether it fits there too.
-    for phase in sorted(peaks, key=lambda phase: -peaks[phase]):
+    try:
+        for phase in sorted(peaks, key=lambda phase: -peaks[phase]):
 
-        def needs(size: int, phase: str = phase) -> int:
-            return memory.of(phase, _sized(workload, field, size)).peak_bytes
+            def needs(size: int, phase: str = phase) -> int:
+                held = memory.of(phase, _sized(workload, field, size)).peak_bytes
+                needed.setdefault(size, {})[phase] = held
+                return held
 
-        found = largest(needs, capacity, begin, answer)
-        traced |= set(found.needed)
-        next_bytes = found.needed.get(found.answer + 1, next_bytes)
-        answer = begin = found.answer
-        if not answer:
-            break
+            answer = begin = largest(needs, capacity, begin, answer).answer
+            if not answer:
+                break
+    except TooManyOps:
+        # so much is known: the largest of which every phase was traced and fits
+        whole = [n for n, held in needed.items() if held.keys() == peaks.keys()]
+        answer = max((n for n in whole if max(needed[n].values()) <= capacity), default=0)
+        own = getattr(workload, field)
+        answer = max(answer, own if max(peaks.values()) <= capacity else 0)
+        limit, most = "search", answer
+    finally:
+        memory.most_ops = None
     held = memory.phases(_sized(workload, field, answer)) if answer else {}
     return {
         "value": answer,
         "bytes": max((found.peak_bytes for found in held.values()), default=None),
-        "next_bytes": next_bytes,
+        "next_bytes": max(needed.get(answer + 1, {}).values(), default=None),
         "limited_by": limit if answer == most else "memory",
-        "traced": len(traced),
+        "traced": len(needed),
     }
 
 
@@ -163,3 +189,20 @@ def _steps(session: Session, phase: str, index: int) -> Iterator[Step]:
         yield step if wanted else replace(step, phase="before")
         if wanted:
             return
+
+
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Raises TooManyOps at the first op beyond a number of them; without one it lets all pass."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._left = most
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise TooManyOps
+        return func(*args, **(kwargs or {}))

@@ -24,6 +24,17 @@ TINY_MISTRAL = TINY_LLAMA | {
     "sliding_window": 8,
     "architectures": ["MistralForCausalLM"],
 }
+TINY_T5 = {
+    "model_type": "t5",
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "vocab_size": 101,
+    "decoder_start_token_id": 0,
+    "architectures": ["T5ForConditionalGeneration"],
+}
 L4 = find_hardware("l4")
 
 
@@ -59,7 +70,9 @@ def run_on_cpu(model: ModelRequest, dtype: str, workload: Workload) -> dict[str,
     ],
     ids=lambda w: f"{w.batch_size}x{w.prompt_tokens}+{w.new_tokens}",
 )
-@pytest.mark.parametrize("config", [TINY_LLAMA, TINY_MISTRAL, TINY_BERT], ids=["llama", "mistral", "bert"])
+@pytest.mark.parametrize(
+    "config", [TINY_LLAMA, TINY_MISTRAL, TINY_BERT, TINY_T5], ids=["llama", "mistral", "bert", "t5"]
+)
 def test_memory_on_meta_is_that_of_a_run(config: dict[str, Any], workload: Workload) -> None:
     """Bytes of each kind, layer and op of the peak are the same, though no decode step but the last is traced
     and a sliding window lets go of a long prompt only with the next token. All that differs is the numbers of
@@ -110,6 +123,18 @@ def test_what_does_not_fit_at_all_is_none() -> None:
     found = largest_sizes(model, traced, workload, traced.weight_bytes - 1)
     assert [found[name]["value"] for name in ("batch_size", "prompt_tokens")] == [0, 0]
     assert [found[name]["traced"] for name in ("batch_size", "prompt_tokens")] == [0, 0]
+
+
+def test_a_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size with too many ops is not traced to its end: the answer is the largest known to fit, or more, and
+    the model can be asked again."""
+    model, workload = request(TINY_GPT2), Workload(2, 8, 4)
+    traced = memory(model, "fp32", workload)
+    monkeypatch.setattr("roofleet.fitting._MOST_OPS", 10)
+    found = largest_sizes(model, traced, workload, 2**30)
+    assert [found[name]["value"] for name in ("batch_size", "prompt_tokens")] == [2, 8]
+    assert {found[name]["limited_by"] for name in found} == {"search"}
+    assert traced.phases(replace(workload, prompt_tokens=9))
 
 
 def test_an_analysis_tells_where_the_memory_goes() -> None:
