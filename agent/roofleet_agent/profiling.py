@@ -9,7 +9,7 @@ import torch
 
 from roofleet_agent.devices.base import Device
 from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Engine, Session
-from roofleet_agent.errors import OutOfMemory, WorkloadRefused
+from roofleet_agent.errors import AgentError, ModelRefused, OutOfMemory, WorkloadRefused
 from roofleet_agent.measuring.allocator import allocator_peak_bytes, is_out_of_memory, process_peak_bytes
 from roofleet_agent.measuring.passes import peak_of_first_step
 from roofleet_agent.quality import quality_row
@@ -59,9 +59,14 @@ def trace_phases(engine: Engine, request: ModelRequest, dtype: str, workload: Wo
 
     try:
         return traced("meta")
-    except (RuntimeError, NotImplementedError, ValueError):
+    except (AgentError, MemoryError):
+        raise
+    except Exception as error:
         if request.origin != "module":
-            raise
+            first = str(error).strip().partition("\n")[0]
+            raise ModelRefused(
+                f"{request.name} could not be traced as asked: {type(error).__name__}: {first}"
+            ) from error
         return traced("cpu")
 
 

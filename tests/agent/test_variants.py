@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.families import FAMILIES
 from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, ListSink, request
 from torch import nn
 
@@ -219,3 +220,27 @@ def test_a_variant_runs_and_says_what_it_is() -> None:
     assert json.loads(row["variant_notes"])[0]["path"] == "lm_head"
     assert row["parameter_bytes"] < run("base").rows("runs")[-1]["parameter_bytes"]
     assert row["outputs_finite"]
+
+
+REFUSED = {
+    ("mamba", "pruned-structured-50"): "no feed-forward layer",
+    ("mixtral", "pruned-structured-50"): "no feed-forward layer",
+    ("gpt_oss", "pruned-structured-50"): "no feed-forward layer",
+}
+
+
+@pytest.mark.parametrize("family", ["t5", "bert", "mamba", "mixtral", "gpt_oss", "deepseek_v3"])
+@pytest.mark.parametrize("variant", ["int8-dynamic", "int4-weight-only", "pruned-structured-50"])
+def test_a_variant_runs_or_is_refused_on_every_kind_of_model(family: str, variant: str) -> None:
+    """Layers that a family reads in its own way are left and told; nothing fails in the middle."""
+    asked = request(FAMILIES[family].config)
+    workload = replace(WORKLOAD, variant=parse(variant), iterations=1, warmup=0)
+    sink = ListSink()
+    if (family, variant) in REFUSED:
+        with pytest.raises(WorkloadRefused, match=REFUSED[family, variant]):
+            profiling.profile(asked, CpuDevice(), "fp32", workload, sink)
+        assert not sink.tables
+        return
+    profiling.profile(asked, CpuDevice(), "fp32", workload, sink)
+    assert sink.rows("runs")[-1]["status"] == "done"
+    assert sink.rows("runs")[-1]["outputs_finite"]

@@ -44,7 +44,7 @@ def prune_features(model: nn.Module, share: float) -> list[Note]:
     cut, notes = 0, list[Note]()
     pending: list[Any] = []
     for path, layer in linear_layers(model):
-        if _ATTENTION.search(path):
+        if _ATTENTION.search(path) or _mixes_more(model, path):
             continue
         inside, outside = sizes(layer)
         ups = [up for up in pending if _joins(sizes(up), (inside, outside))]
@@ -61,6 +61,15 @@ def prune_features(model: nn.Module, share: float) -> list[Note]:
             "use pruned-50, which sets single weights to zero"
         )
     return notes
+
+
+def _mixes_more(model: nn.Module, path: str) -> bool:
+    """Whether the layer sits beside a convolution or weights of no layer, as in Mamba's mixer: its features
+    are then more than those of a feed-forward layer."""
+    around = model.get_submodule(path.rpartition(".")[0])
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    own = next(around.parameters(recurse=False), None) is not None
+    return own or any(isinstance(child, convolutions) for child in around.children())
 
 
 def _joins(up: tuple[int, int], down: tuple[int, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,10 @@ GROUPS = (128, 64, 32)
 """Weights that share a scale in int4: the largest of these that divides a layer's features is used."""
 
 
+_READ_FROM_OUTSIDE = re.compile(r"\bdt_proj$")
+"""Layers that are never called: Mamba's mixer reads the matrix of its time step out of the layer."""
+
+
 def quantize(model: nn.Module, variant: str, device: torch.device) -> list[Note]:
     """Quantises every linear layer but the output head; the notes say which layers were left, and why.
 
@@ -41,6 +46,11 @@ def quantize(model: nn.Module, variant: str, device: torch.device) -> list[Note]
 def _each_layer(model: nn.Module, variant: str, apply: Callable[[nn.Linear], nn.Linear]) -> list[Note]:
     notes, done, last = [], 0, ""
     for path, layer in list(linear_layers(model)):
+        if _READ_FROM_OUTSIDE.search(path):
+            notes.append(
+                Note(path, "the layer around it multiplies with its matrix itself", "left as it was")
+            )
+            continue
         dtype = str(layer.weight.dtype).removeprefix("torch.")
         try:
             replace_layer(model, path, apply(as_linear(layer)))
@@ -82,6 +92,12 @@ def _rules(device: torch.device) -> dict[str, Callable[[nn.Linear], nn.Linear]]:
 
         return apply
 
+    def int8_dynamic(layer: nn.Linear) -> nn.Linear:
+        # torchao multiplies matrices of odd sizes on the CPU, where `meta` has no data to take. The weight is
+        # stored alike in both ways, and the product counts the same.
+        odd = device.type == "meta" and (layer.in_features % 8 or layer.out_features % 8)
+        return by(Int8WeightOnlyConfig() if odd else Int8DynamicActivationInt8WeightConfig())(layer)
+
     def int4(layer: nn.Linear) -> nn.Linear:
         group = _group(layer.in_features)
         if device.type in ("cpu", "meta"):  # torchao has packed int4 for accelerators only
@@ -90,7 +106,7 @@ def _rules(device: torch.device) -> dict[str, Callable[[nn.Linear], nn.Linear]]:
         return layer
 
     return {
-        "int8-dynamic": by(Int8DynamicActivationInt8WeightConfig()),
+        "int8-dynamic": int8_dynamic,
         "int8-weight-only": by(Int8WeightOnlyConfig()),
         "int4-weight-only": int4,
     }
@@ -123,14 +139,20 @@ class Int4Linear(nn.Linear):
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(digits.view_as(weight), 1)
         scales = torch.stack([scale, low + 8 * scale], -1).permute(1, 0, 2).contiguous()
         self.register_buffer("packed", packed)
+        self.scales_and_zeros: torch.Tensor
         self.register_buffer("scales_and_zeros", scales.to(weight.dtype))
         self.register_parameter("bias", None)
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
 
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """What models ask for the dtype they are to compute in; the matrix itself is in `packed`."""
+        return self.scales_and_zeros
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """x [..., k] -> [..., n]."""
-        flat = input.reshape(-1, self.in_features)
+        flat = input.reshape(-1, self.in_features).contiguous()
         out: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             flat, self.packed, self.group, self.scales_and_zeros
         )
