@@ -221,7 +221,7 @@ RUNS = Table(
         Column(
             "variant_notes",
             TEXT,
-            "JSON list of the layers the variant could not be applied to, and what was done instead.",
+            "JSON list of layers that are not as the variant or checkpoint has them: path, reason, done.",
         ),
         Column("allocator_peak_bytes", INT, "Most memory the device's allocator gave out at once.", "bytes"),
         Column("allocator_reserved_bytes", INT, "Most memory it took from the device at once.", "bytes"),
@@ -453,7 +453,7 @@ SWEEPS = Table(
     (
         _must("sweep_id", TEXT, "Identity of the sweep."),
         _must("model_name", TEXT, "Model that is swept."),
-        _must("axes", TEXT, "JSON object: option that varies, and its values."),
+        _must("axes", TEXT, "JSON object: option and its values; one that does not vary has one value."),
         _must("points", INT, "Points of the grid."),
         _must("started_at", TIME, "When it was begun."),
     ),

@@ -83,7 +83,7 @@ def test_memory_on_meta_is_that_of_a_run(config: dict[str, Any], workload: Workl
     assert found.keys() == ran.keys()
     for phase, held in found.items():
         kept = ran[phase].activation_bytes - held.activation_bytes
-        assert kept in range(8 * workload.batch_size * workload.new_tokens + 1)
+        assert kept in range(8 * workload.batch_size * workload.new_tokens + 1), phase
         start = ran[phase].start_bytes - held.start_bytes
         assert start == kept
         assert (

@@ -42,7 +42,7 @@ class TransformersEngine:
         config = load_config(request)
         two_sided = is_two_sided(config)
         task = "generate" if two_sided else request.task or task_of(config)
-        prompt = _prompt_ids(request, config, workload)
+        prompt = _prompt_ids(request, config, workload, device)
         # the last token generated is never an input
         fed = max(workload.new_tokens - 1, 0) if task == "generate" else 0
         needed = max(prompt.shape[1], fed + 1) if two_sided else prompt.shape[1] + fed
@@ -366,6 +366,8 @@ def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
                 "convert with model.save_pretrained(folder), or use --weights random"
             )
         return ModelRefused(f"{folder} could not be loaded: {first}")
+    if request.config is not None and request.weights == "random":
+        return ModelRefused(f"{request.name} cannot be built from its configuration: {first}")
     where = "the hub is switched off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else first
     return ModelNotFound(
         f"{_checkpoint_name(request)!r} could not be loaded from the hub or its cache: {where}. "
@@ -373,8 +375,10 @@ def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
     )
 
 
-def _prompt_ids(request: ModelRequest, config: Any, workload: Workload) -> torch.Tensor:
-    """Token ids [batch, tokens] on the CPU."""
+def _prompt_ids(request: ModelRequest, config: Any, workload: Workload, device: torch.device) -> torch.Tensor:
+    """Token ids [batch, tokens], on the CPU or on `meta`."""
+    if workload.prompt is None and device.type == "meta":
+        return torch.empty(workload.batch_size, workload.prompt_tokens, dtype=torch.long, device="meta")
     if workload.prompt is None:
         generator = torch.Generator().manual_seed(SEED)
         size = (workload.batch_size, workload.prompt_tokens)

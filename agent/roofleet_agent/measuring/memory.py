@@ -72,13 +72,17 @@ class MemoryTracker(TorchDispatchMode):
         for tensor in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(tensor, torch.Tensor):
                 for plain in plain_tensors(tensor):
-                    self._see(plain, func)
+                    self._see(plain, func, args)
         return result
 
-    def _see(self, tensor: torch.Tensor, func: Any) -> None:
+    def _see(self, tensor: torch.Tensor, func: Any, args: Sequence[Any] = ()) -> None:
         storage = tensor.untyped_storage()
         address = storage._cdata
         if address in self._alive or address in self._ignored:
+            return
+        if _was_there(tensor, func, args):  # its address may be given anew one day
+            self._ignored.add(address)
+            self._watching[address] = weakref.ref(storage, self._gone(address))
             return
         size = storage.nbytes()
         self._alive[address] = len(self._sizes)
@@ -94,6 +98,7 @@ class MemoryTracker(TorchDispatchMode):
     def _gone(self, address: int) -> Callable[[Any], None]:
         def forget(_: Any) -> None:
             self._watching.pop(address, None)
+            self._ignored.discard(address)
             number = self._alive.pop(address, None)
             self.live_bytes -= 0 if number is None else self._sizes[number]
 
@@ -150,3 +155,14 @@ class MemoryTracker(TorchDispatchMode):
         layer.exit_bytes = self.live_bytes
         layer.allocated_bytes = self._made_bytes - made_before
         self.layers.append(layer)
+
+
+def _was_there(tensor: torch.Tensor, func: Any, args: Sequence[Any]) -> bool:
+    """Whether an op only gave another view of a tensor made before, such as the prompt; on `meta` also
+    whether it moved a number there from the host, where a run on the CPU has it in place."""
+    first = args[0] if args else None
+    address = tensor.untyped_storage()._cdata
+    if any(isinstance(a, torch.Tensor) and a.untyped_storage()._cdata == address for a in args):
+        return True
+    moved = isinstance(first, torch.Tensor) and first.dim() == tensor.dim() == 0 and tensor.is_meta
+    return moved and op_name(func) == "aten.to"
