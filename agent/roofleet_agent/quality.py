@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from roofleet_agent.devices.base import Device
 from roofleet_agent.engines.base import Engine, Session
-from roofleet_agent.engines.transformers import load_config, load_tokenizer, published_dtype
+from roofleet_agent.engines.checkpoints import load_config, load_tokenizer, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.variants import BASE, Variant

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from roofleet.fitting import Memory, largest_sizes, positions_of
 from roofleet_agent import profiling
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
-from roofleet_agent.engines.transformers import load_config, published_dtype
+from roofleet_agent.engines.checkpoints import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.registry import find_engine
 from roofleet_agent.run_rows import op_rows

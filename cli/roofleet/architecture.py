@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from roofleet.errors import UserError
-from roofleet_agent.engines.transformers import load_config
+from roofleet_agent.engines.checkpoints import load_config
 from roofleet_agent.workload import ModelRequest
 
 _USUAL = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")

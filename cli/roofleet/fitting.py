@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofleet_agent.engines.base import Session, Step
-from roofleet_agent.engines.transformers import load_config
+from roofleet_agent.engines.checkpoints import load_config
 from roofleet_agent.measuring.passes import MemoryFound, PhaseMemory, memory_of
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import ModelRequest, Workload, phases_of

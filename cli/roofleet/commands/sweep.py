@@ -171,7 +171,7 @@ def _plan(
     from roofleet.architecture import check_settings
     from roofleet.counting import Nowhere
     from roofleet.models import resolve, suggesting
-    from roofleet_agent.engines.transformers import load_config, published_dtype, task_of
+    from roofleet_agent.engines.checkpoints import load_config, published_dtype, task_of
     from roofleet_agent.registry import find_device
     from roofleet_agent.variants import parse
     from roofleet_analysis.sweeps import RUN_OPTIONS, WORKLOAD
