@@ -18,6 +18,7 @@ from roofleet_agent.rows import Sink
 from roofleet_agent.run import Progress, Run, StatedCost
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.tracing import TracedOp, TraceResult, trace
+from roofleet_agent.variants.applying import compiling
 from roofleet_agent.workload import ModelRequest, Workload, phases_of
 
 
@@ -100,11 +101,13 @@ def profile(
         traced = trace_phases(engine, request, dtype, workload)
         kv_bytes = kv_bytes_per_token(traced.session, dtype)
         _check_room(traced, request, device, dtype, workload)
+        run.expect(traced.session)
         traced.session.close()
-        run.load(traced.phases, kv_bytes, stated_cost)
-        loaded()
-        run.measure()
-        run.row |= quality_row(engine, request, run.session, device, workload, progress)
+        with compiling(workload.variant):
+            run.load(traced.phases, kv_bytes, stated_cost)
+            loaded()
+            run.measure()
+            run.row |= quality_row(engine, request, run.session, device, workload, progress)
     except KeyboardInterrupt:
         run.finish("cancelled", "interrupted")
         raise
@@ -113,6 +116,7 @@ def profile(
             run.finish("failed", f"{type(error).__name__}: {error}")
             raise
         peak = allocator_peak_bytes(torch.device(device.torch_name)) or process_peak_bytes()
+        run.never_loaded()
         run.row |= {"peak_memory_bytes": peak, "peak_memory_source": "when memory ran out"}
         refused = OutOfMemory(
             f"{device.info.name} ran out of memory with {peak / 2**30:.1f} GiB in use: lower the batch or "

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import Engine, Session
+from roofleet_agent.engines.base import DTYPE_BYTES, Engine, Session
 from roofleet_agent.engines.checkpoints import load_config, load_tokenizer, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.storage import stored_bytes
@@ -50,21 +50,19 @@ def quality_row(
     assert workload.quality_text is not None
     config = load_config(request)
     dtype = published_dtype(config)
-    ids = load_tokenizer(request)(workload.quality_text, return_tensors="pt")["input_ids"][:, :MOST_TOKENS]
-    if ids.shape[1] < 2:
-        return {"quality_unknown": "the text has fewer than two tokens"}
     room = device.info.memory_bytes
-    if room is not None and 2 * stored_bytes(session.module) > room:
+    needed = stored_bytes(session.module) + session.parameters * DTYPE_BYTES[dtype]
+    if room is not None and needed > room:
         return {"quality_unknown": "the device has no room for the baseline beside the model"}
     progress("quality", 0.98)
-    torch_device = torch.device(device.torch_name)
-    plain = replace(workload, variant=Variant(), attention=None)
-    baseline = engine.load(request, torch_device, dtype, plain)
     try:
-        most = getattr(config.get_text_config(), "max_position_embeddings", None) or WINDOW_TOKENS
-        found = compare(session.module, baseline.module, ids.to(torch_device), min(WINDOW_TOKENS, most))
-    finally:
-        baseline.close()
+        found = _against_baseline(engine, request, session, torch.device(device.torch_name), workload, dtype)
+    except (WorkloadRefused, RuntimeError, MemoryError) as error:  # the run is measured, and worth keeping
+        return {"quality_unknown": f"it could not be measured: {str(error).partition(chr(10))[0]}"}
+    if found is None:
+        return {"quality_unknown": "the text has fewer than two tokens"}
+    if not math.isfinite(found.kl_divergence) or math.isnan(found.perplexity):
+        return {"quality_unknown": "the model's outputs are not finite"}
     return {
         "perplexity": found.perplexity,
         "baseline_perplexity": found.baseline_perplexity,
@@ -73,6 +71,28 @@ def quality_row(
         "quality_tokens": found.tokens,
         "quality_baseline": f"{BASE}, {dtype}",
     }
+
+
+def _against_baseline(
+    engine: Engine,
+    request: ModelRequest,
+    session: Session,
+    device: torch.device,
+    workload: Workload,
+    dtype: str,
+) -> Quality | None:
+    """The quality of a loaded model; None for a text of fewer than two tokens."""
+    ids = load_tokenizer(request)(workload.quality_text, return_tensors="pt")["input_ids"][:, :MOST_TOKENS]
+    if ids.shape[1] < 2:
+        return None
+    plain = replace(workload, variant=Variant(), attention=None)
+    baseline = engine.load(request, device, dtype, plain)
+    try:
+        config: Any = session.module.config
+        most = getattr(config.get_text_config(), "max_position_embeddings", None) or WINDOW_TOKENS
+        return compare(session.module, baseline.module, ids.to(device), min(WINDOW_TOKENS, most))
+    finally:
+        baseline.close()
 
 
 def _unknown(request: ModelRequest, session: Session, workload: Workload) -> str | None:
@@ -121,4 +141,4 @@ def _log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value >= 700 else math.exp(value)

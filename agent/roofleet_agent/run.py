@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import hashlib
+import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,18 +17,19 @@ import torch
 
 from roofleet_agent.conditions import Conditions
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import Engine, Session
+from roofleet_agent.engines.base import Engine, Session, Step
 from roofleet_agent.inventory import device_id, host_id
-from roofleet_agent.measuring.allocator import process_peak_bytes, watch
+from roofleet_agent.measuring.allocator import process_peak_bytes, release, watch
 from roofleet_agent.measuring.calibration import calibrate
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.op_times import time_ops
+from roofleet_agent.measuring.op_times import STEPS, time_ops
 from roofleet_agent.measuring.passes import (
     Iteration,
     MemoryFound,
     PhaseMemory,
     TimedStep,
+    all_finite,
     bare_steps,
     is_finite,
     memory_of,
@@ -36,7 +37,15 @@ from roofleet_agent.measuring.passes import (
 )
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.rows import Sink, table_of
-from roofleet_agent.run_rows import op_rows, phase_memory_row, span_rows, step_rows
+from roofleet_agent.run_rows import (
+    edge_rows,
+    model_row,
+    op_rows,
+    op_time_rows,
+    phase_memory_row,
+    span_rows,
+    step_rows,
+)
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.tracing import TracedOp, TraceResult, layers_of
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens, phases_of
@@ -66,6 +75,7 @@ class Run:
         self._workload, self._sink, self._progress = workload, sink, progress
         self._torch_device = torch.device(device.torch_name)
         self._session: Session | None = None
+        self._expected: tuple[dict[str, Any], int, int] | None = None
         self.row: dict[str, Any] = {
             "run_id": self.run_id,
             "host_id": host_id(),
@@ -93,12 +103,27 @@ class Run:
 
     # -- loading, and what the trace pass found
 
+    def expect(self, traced: Session) -> None:
+        """Notes what is to be loaded, from its trace, for a run that ends before the model is there."""
+        self._expected = self.model_row(traced), traced.prompt_tokens, traced.new_tokens
+
+    def never_loaded(self) -> None:
+        """Writes the model that was asked for, so that the run can be stored without it."""
+        if self._session is None and self._expected is not None:
+            model, prompt_tokens, new_tokens = self._expected
+            self.write("models", [model])
+            self.row |= {
+                "model_id": model["model_id"],
+                "prompt_tokens": prompt_tokens,
+                "new_tokens": new_tokens,
+            }
+
     def load(self, traces: dict[str, TraceResult], kv_bytes: int | None, stated_cost: StatedCost) -> None:
         """Loads the model on the device and writes the run with its layers and ops."""
         self._progress("loading the model", 0.05)
         session = self._engine.load(self._request, self._torch_device, self._dtype, self._workload)
         self._session = session
-        model = _model_row(self._request, session)
+        model = self.model_row(session)
         self.row |= {
             "model_id": model["model_id"],
             "prompt_tokens": session.prompt_tokens,
@@ -118,29 +143,44 @@ class Run:
         self.write("runs", [self.row])
         self.write("layers", [{"run_id": self.run_id, **asdict(la)} for la in layers_of(session.module)])
         for phase in phases:
-            self.write("ops", op_rows(self.run_id, phase, traces[phase], stated_cost))
-            self.write(
-                "layer_edges",
-                [{"run_id": self.run_id, "phase": phase, **asdict(edge)} for edge in traces[phase].edges],
-            )
+            self.write("ops", op_rows(self.run_id, phase, traces[phase], stated_cost, session.opaque))
+            self.write("layer_edges", edge_rows(self.run_id, phase, traces[phase], session.opaque))
+
+    def model_row(self, session: Session) -> dict[str, Any]:
+        """The row of `models` for what was asked for."""
+        request, module = self._request, session.module
+        return model_row(
+            request.name, request.origin, module, session.task, session.parameters, session.config_json,
+            request.source,
+        )  # fmt: skip
 
     # -- the passes on the device
 
     def measure(self) -> None:
         """Bare and timed steps in turns, then the passes that slow what they count: memory and ops."""
-        conditions = Conditions(self._device)
-        self._time_steps(conditions)
-        self.row |= conditions.row()
+        self._time_steps()
         self._progress("memory", 0.9)
         self._memory_pass()
         self._progress("ops", 0.96)
-        times = time_ops(self.session.module, self._torch_device, self.session.iteration())
+        finite: list[bool | None] = []
+        times = time_ops(self.session.module, self._torch_device, self._steps_for_ops(finite))
+        self.row["outputs_finite"] = all_finite(finite)
         for phase, ops in times.items():
-            self.write("op_times", [{"run_id": self.run_id, "phase": phase, **asdict(op)} for op in ops])
+            rows = op_time_rows(self.run_id, phase, ops, self.session.opaque)
+            self.write("op_times", rows)
         if self._workload.keep_outputs:
             self.write("outputs", [{"run_id": self.run_id, **row} for row in self.session.generated()])
 
-    def _time_steps(self, conditions: Conditions) -> None:
+    def _steps_for_ops(self, finite: list[bool | None]) -> Iterator[Step]:
+        """An iteration, and its first step twice more for a median; what each gives out is looked at."""
+        session = self.session
+        first = phases_of(session.task, session.new_tokens)[0]
+        more = (session.single(first) for _ in range(STEPS - 1))
+        for step in itertools.chain(session.iteration(), more):
+            yield step
+            finite.append(is_finite(session.output))
+
+    def _time_steps(self) -> None:
         session, workload = self.session, self._workload
         clock = clock_for(self._torch_device)
         cost = calibrate(clock)
@@ -149,7 +189,7 @@ class Run:
         turns = Turns(LayerTimer(session.module, clock, session.opaque), cost)
         total = workload.warmup + workload.iterations
         energies: list[float | None] = []
-        finite = True
+        conditions = None
 
         def bare(this: Iteration) -> None:
             before = self._device.energy_j()
@@ -168,17 +208,20 @@ class Run:
                 each = {"decode": max(session.new_tokens - 1, 0)}
                 phases = phases_of(session.task, session.new_tokens)
                 turns.settle({phase: each.get(phase, 1) * workload.iterations for phase in phases})
+                conditions = Conditions(self._device)  # not before: the warm-up wakes clocks and compiles
             self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.7 * number / total)
             # Bare and timed take turns, and take turns in going first, so that a machine that slows down
             # or speeds up does so for both alike.
             bare_first = number % 2 == 0
             for kind, run in (("bare", bare), ("timed", timed))[:: 1 if bare_first else -1]:
                 run(Iteration(kind, number, is_warmup))
-            conditions.look()
-            finite = finite and is_finite(session.output)
-        self.row["outputs_finite"] = finite
+            if conditions is not None:
+                conditions.look()
+        assert conditions is not None, "there is at least one iteration"
+        self.row |= conditions.row()
         known = [joules for joules in energies if joules is not None]
-        self.row["energy_j"] = sum(known) if len(known) == len(energies) else None
+        # a counter that did not move was too coarse for so short a time
+        self.row["energy_j"] = sum(known) or None if len(known) == len(energies) else None
 
     def _write_steps(self, steps: list[TimedStep]) -> None:
         self._sink.write("steps", step_rows(self.run_id, steps))
@@ -190,8 +233,7 @@ class Run:
         found = memory_of(self.session, self.session.iteration())
         peaks = self._allocator_pass(found)
         for phase, layers in found.layers.items():
-            last = {layer.path: layer for layer in layers}  # a layer called twice: its last call
-            rows = [{"run_id": self.run_id, "phase": phase, **asdict(layer)} for layer in last.values()]
+            rows = [{"run_id": self.run_id, "phase": phase, **asdict(layer)} for layer in layers]
             self.write("layer_memory", rows)
         rows = [phase_memory_row(self.run_id, m, *peaks[p]) for p, m in found.phases.items()]
         self.write("phase_memory", rows)
@@ -223,8 +265,8 @@ class Run:
     # -- the end
 
     def finish(self, status: str, error: str | None) -> None:
-        """Writes how the run ended; nothing if it never was loaded: then the caller's error says why."""
-        if self._session is None and status != "done":
+        """Writes how the run ended; nothing if it never came to a model: then the caller's error says why."""
+        if "model_id" not in self.row:
             return
         self.row |= {"status": status, "error": error, "finished_at": datetime.now(UTC)}
         self.write("runs", [self.row])
@@ -235,26 +277,11 @@ class Run:
         if self._session is not None:
             self._session.close()
         gc.collect()
+        release(self._torch_device)
 
     def write(self, table: str, rows: list[dict[str, Any]]) -> None:
         """Writes rows of a table."""
         self._sink.write(table, table_of(table, rows))
-
-
-def _model_row(request: ModelRequest, session: Session) -> dict[str, Any]:
-    config = session.config_json
-    architecture = type(session.module).__name__
-    identity = "\n".join((request.name, config or f"{architecture} {session.parameters}"))
-    return {
-        "model_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
-        "name": request.name,
-        "origin": request.origin,
-        "architecture": architecture,
-        "task": session.task,
-        "parameters": session.parameters,
-        "config": config,
-        "source": request.source,
-    }
 
 
 def _version(package: str) -> str | None:

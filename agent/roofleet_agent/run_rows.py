@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
+from torch import nn
 
+from roofleet_agent.measuring.op_times import OpTime
 from roofleet_agent.measuring.passes import PhaseMemory, TimedStep
 from roofleet_agent.rows import table_of
 from roofleet_agent.tracing import TracedOp, TraceResult
@@ -19,14 +22,18 @@ def op_rows(
     phase: str,
     traced: TraceResult,
     stated_cost: Callable[[TracedOp], str | None] = lambda op: None,
+    opaque: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """The rows of `ops` for one phase; `stated_cost` gives the JSON of a user's own formula, if any."""
+    """The rows of `ops` for one phase; `stated_cost` gives the JSON of a user's own formula, if any.
+
+    `opaque` layers are one thing to whoever times them, as compiled code is: the ops inside are theirs.
+    """
     return [
         {
             "run_id": run_id,
             "phase": phase,
             "op_index": index,
-            "path": op.path,
+            "path": visible(op.path, opaque),
             "op": op.op,
             "inputs": [asdict(tensor) for tensor in op.inputs],
             "outputs": [asdict(tensor) for tensor in op.outputs],
@@ -36,6 +43,66 @@ def op_rows(
         }
         for index, op in enumerate(traced.ops)
     ]
+
+
+def visible(path: str, opaque: Collection[str]) -> str:
+    """The outermost opaque layer a path lies in, or the path itself."""
+    around = [layer for layer in opaque if layer == "" or path == layer or path.startswith(f"{layer}.")]
+    return min(around, key=len, default=path)
+
+
+def edge_rows(
+    run_id: str, phase: str, traced: TraceResult, opaque: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of `layer_edges` for one phase; what flows inside an opaque layer is not seen."""
+    flows: dict[tuple[str, str], list[int]] = {}
+    for edge in traced.edges:
+        key = (visible(edge.source_path, opaque), visible(edge.target_path, opaque))
+        if key[0] != key[1] or edge.source_path == edge.target_path:
+            known = flows.setdefault(key, [0, 0])
+            known[0] += edge.tensors
+            known[1] += edge.bytes
+    return [
+        {"run_id": run_id, "phase": phase, "source_path": source, "target_path": target, "tensors": tensors,
+         "bytes": size}
+        for (source, target), (tensors, size) in flows.items()
+    ]  # fmt: skip
+
+
+def op_time_rows(
+    run_id: str, phase: str, times: Iterable[OpTime], opaque: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of `op_times` for one phase, those inside an opaque layer told as its own."""
+    found: dict[tuple[str, str], OpTime] = {}
+    for time in times:
+        key = (visible(time.path, opaque), time.op)
+        known = found.get(key)
+        found[key] = replace(time, path=key[0]) if known is None else known.with_more(time)
+    return [{"run_id": run_id, "phase": phase, **asdict(time)} for time in found.values()]
+
+
+def model_row(
+    name: str,
+    origin: str,
+    module: nn.Module,
+    task: str,
+    parameters: int,
+    config: str | None,
+    source: str | None = None,
+) -> dict[str, Any]:
+    """The row of `models`; the same name and configuration have one id everywhere."""
+    architecture = type(module).__name__
+    identity = "\n".join((name, config or f"{architecture} {parameters}"))
+    return {
+        "model_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "name": name,
+        "origin": origin,
+        "architecture": architecture,
+        "task": task,
+        "parameters": parameters,
+        "config": config,
+        "source": source,
+    }
 
 
 def phase_memory_row(

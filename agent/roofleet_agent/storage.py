@@ -20,18 +20,23 @@ def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def state_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    """The plain tensors of all parameters and buffers, and of weights that a layer keeps packed."""
+    """The plain tensors of all parameters and buffers."""
     for tensor in (*module.parameters(), *module.buffers()):
         yield from plain_tensors(tensor)
+
+
+def _packed_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Copies of the weights that layers keep packed."""
     for part in module.modules():
         for packed in _packed(part):
             yield from plain_tensors(packed)
 
 
 def stored_bytes(module: nn.Module) -> int:
-    """Bytes of everything `state_tensors` gives, storage that is shared counted once."""
+    """Bytes of parameters, buffers and weights that layers keep packed; shared storage counts once."""
     sizes: dict[int, int] = {}
-    for tensor in state_tensors(module):
+    # all at once: an unpacked copy that is let go gives its address to the next
+    for tensor in [*state_tensors(module), *_packed_tensors(module)]:
         storage = tensor.untyped_storage()
         sizes[storage._cdata] = max(tensor.numel() * tensor.element_size(), sizes.get(storage._cdata, 0))
     return sum(sizes.values())
@@ -40,7 +45,7 @@ def stored_bytes(module: nn.Module) -> int:
 def _packed(part: nn.Module) -> Iterator[torch.Tensor]:
     """Weights of torch's dynamic quantisation, which live in an object that is no parameter."""
     unpack: Any = getattr(part, "_weight_bias", None)
-    if callable(unpack):
+    if callable(unpack) and not any(part.children()):  # a layer asks the part of it that holds them
         for tensor in unpack():
             if isinstance(tensor, torch.Tensor):
                 yield tensor

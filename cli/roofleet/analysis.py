@@ -13,6 +13,7 @@ from roofleet_agent.engines.checkpoints import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.registry import find_engine
 from roofleet_agent.run_rows import op_rows
+from roofleet_agent.variants.names import roof_dtype
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.costs import Cost, cost_of
 from roofleet_analysis.costs.rows import op_of, total
@@ -72,6 +73,7 @@ def analyze(
         "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
     }
     session.close()
+    bounding = roof_dtype(dtype, workload.variant)
     found = []
     for number, chip in enumerate(hardware):
         if largest:
@@ -85,7 +87,7 @@ def analyze(
                 "fits": needed <= chip.memory_bytes,
                 "largest": sizes,
                 "phases": {
-                    phase: (asdict(bound) if (bound := lower_bound(cost, dtype, chip)) else None)
+                    phase: (asdict(bound) if (bound := lower_bound(cost, bounding, chip)) else None)
                     for phase, (cost, _) in costs.items()
                 },
             }

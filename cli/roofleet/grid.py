@@ -22,11 +22,13 @@ def numbers(option: str, written: str, least: int) -> list[int]:
     """The whole numbers between commas, each once; UserError for what is none, or below `least`."""
     values = []
     for value in texts(option, written):
-        if not value.lstrip("-").isdigit():
-            raise UserError(f"--{option} {value!r} is no whole number: write numbers such as 1,2,4")
-        if int(value) < least:
+        try:
+            number = int(value)
+        except ValueError:
+            raise UserError(f"--{option} {value!r} is no whole number: write numbers such as 1,2,4") from None
+        if number < least:
             raise UserError(f"--{option} {value} is too low: it must be at least {least}")
-        values.append(int(value))
+        values.append(number)
     return list(dict.fromkeys(values))
 
 

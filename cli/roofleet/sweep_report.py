@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofleet.console import table
+from roofleet_agent.variants import parse
+from roofleet_agent.variants.names import roof_dtype
 from roofleet_analysis.costs import Cost
 from roofleet_analysis.roofline import LowerBound, lower_bound
 from roofleet_analysis.sweeps import LABELS, label, result_of, varying
@@ -178,7 +180,7 @@ def _bound(row: Row, which: str, chip: Hardware) -> LowerBound | None:
     if row[f"{which}_causal_flops"] is None:
         return None
     cost = Cost(causal_flops=row[f"{which}_causal_flops"], weight_bytes=row[f"{which}_compulsory_bytes"])
-    return lower_bound(cost, row["dtype"], chip)
+    return lower_bound(cost, roof_dtype(row["dtype"], parse(row["variant"])), chip)
 
 
 def _value(value: Any) -> str:

@@ -143,7 +143,8 @@ def run_points(
     roofs = device.torch_name == "meta"  # nowhere has none
     try:
         for number, point in enumerate(todo):
-            words = label(point, sweep.varying) or model_name(sweep.model, point)
+            key = label(point, sweep.varying)  # empty for the only point of a sweep
+            words = key or model_name(sweep.model, point)
             counted = f"{done + number + 1} of {len(sweep.points)}, {words}"
 
             def tell(what: str, fraction: float, counted: str = counted, number: int = number) -> None:
@@ -158,8 +159,8 @@ def run_points(
             except SpoolUnusable:
                 raise
             except Exception as error:
-                outcome.failed[words] = line_of(error) or type(error).__name__
-                console.err().print(f"{counted} failed: {outcome.failed[words]}", markup=False)
+                outcome.failed[key] = line_of(error) or type(error).__name__
+                console.err().print(f"{counted} failed: {outcome.failed[key]}", markup=False)
             runs.deliver_if_possible()
     except KeyboardInterrupt:
         outcome.stopped = True

@@ -242,13 +242,13 @@ RUNS = Table(
         Column(
             "timer_outside_ns",
             FLOAT,
-            "What timing a layer adds to the layer around it, calibrated; not yet taken off the spans.",
+            "What timing a layer adds to the layer around it, calibrated; spans hold it, views take it off.",
             "ns",
         ),
         Column(
             "timer_inside_ns",
             FLOAT,
-            "What timing a layer adds to its own interval, calibrated; not yet taken off the spans.",
+            "What timing a layer adds to its own interval, calibrated; spans hold it, views take it off.",
             "ns",
         ),
         Column("perplexity", FLOAT, "Perplexity of the variant on the text given."),

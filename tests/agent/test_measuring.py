@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.memory import MemoryTracker
+from roofleet_agent.measuring.memory import MemoryTracker, over_calls
 from roofleet_agent.measuring.roofs import measure_roofs
 
 
@@ -84,6 +84,45 @@ def test_timing_leaves_no_hook_behind() -> None:
         with pytest.raises(RuntimeError):
             model(torch.zeros(1, 3))
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+class _Recovers(nn.Module):
+    """Tries one layer and goes on with another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            result: torch.Tensor = self.first(x)
+        except RuntimeError:
+            result = self.second(x)
+        return result
+
+
+def test_an_error_that_a_model_catches_shifts_no_times() -> None:
+    """The layer that failed has ended, and what comes after has its own times."""
+    model = _Recovers()
+    timer = LayerTimer(model, TickingClock())
+    with timer.timing():
+        timer.begin()
+        model(torch.zeros(1, 3))
+    found = {i.path: (i.start_ns, i.duration_ns) for i in timer.intervals()}
+    assert found == {"first": (2, 1), "second": (4, 1), "": (1, 5)}
+
+
+def test_memory_of_a_layer_called_twice_is_that_of_both_calls() -> None:
+    """1,000 floats and then 10: at most 4,000 bytes were alive, and 4,040 were made."""
+    layer = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    model = nn.Sequential(layer)
+    tracker = MemoryTracker(model.parameters())
+    with torch.inference_mode(), tracker, tracker.following(model):
+        for rows in (1000, 10):
+            model(torch.zeros(rows, 1))
+    found = {entry.path: entry for entry in over_calls(tracker.layers)}
+    assert found["0"].allocated_bytes == 4000 + 40
+    assert found["0"].peak_bytes == 8000  # the input is made in here too
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -121,6 +121,39 @@ def test_a_layer_that_cannot_be_quantised_is_left_and_told() -> None:
     assert "48 input features" in applied.notes[0].reason
 
 
+def test_a_layer_that_sits_at_two_places_is_replaced_at_both() -> None:
+    """Shared before, shared after, and not half in the old dtype."""
+    shared = nn.Linear(64, 64)
+    model = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)})
+    apply_variant(model, parse("int4-weight-only"), CPU)
+    assert isinstance(model["a"], Int4Linear)
+    assert model["b"][0] is model["a"]
+
+
+def test_a_model_that_is_one_layer_is_left_and_refused() -> None:
+    """Nothing holds it in whose place another could be put."""
+    with pytest.raises(WorkloadRefused, match="could not be applied to any layer"):
+        apply_variant(nn.Linear(64, 64), parse("int4-weight-only"), CPU)
+
+
+def test_packed_weights_are_counted_each_by_itself() -> None:
+    """Twenty layers of 256 x 256 in torch's dynamic int8: a byte a weight and a little, though unpacked
+    copies come and go at the same address."""
+    model = nn.Sequential(*(nn.Linear(256, 256) for _ in range(20)))
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    with_biases = 20 * (256 * 256 + 256 * 4)
+    assert with_biases <= stored_bytes(quantized) <= with_biases + 20 * 256 * 16
+
+
+def test_convolutions_are_no_experts() -> None:
+    """A filter of three dimensions is not pruned as a stack of matrices, nor told as one."""
+    model = nn.Sequential(nn.Conv1d(4, 4, 3), nn.Linear(64, 64))
+    weight: Any = model[0].weight
+    applied = apply_variant(model, parse("pruned-50+int8-weight-only"), CPU)
+    assert int((weight == 0).sum()) == 0
+    assert not applied.notes
+
+
 def test_a_model_without_linear_layers_cannot_be_quantised() -> None:
     """Said instead of a run that claims to be quantised."""
     with pytest.raises(WorkloadRefused, match="has no linear layers"):
@@ -196,11 +229,17 @@ def run(variant: str, config: dict[str, Any] = SMALL_LLAMA) -> ListSink:
 
 @pytest.mark.slow
 def test_blocks_compiled_one_by_one_stay_visible() -> None:
-    """Each block is timed; what is inside a compiled block is not, and the run says so."""
-    sink = run("compile-blocks")
+    """Each of ten blocks is compiled and timed, more than torch compiles of one code by itself; what is
+    inside is the block's: its ops, and so its work, are told as its own."""
+    sink = run("compile-blocks", SMALL_LLAMA | {"num_hidden_layers": 10})
     timed = {span["path"] for span in sink.rows("spans")}
-    assert {"model.layers.0", "model.layers.1", "lm_head"} <= timed
-    assert not any(path.startswith("model.layers.0.") for path in timed)
+    assert {f"model.layers.{number}" for number in range(10)} | {"lm_head"} <= timed
+    for table in ("spans", "ops", "op_times"):
+        assert not any(row["path"].startswith("model.layers.0.") for row in sink.rows(table))
+    for edge in sink.rows("layer_edges"):
+        assert not edge["source_path"].startswith("model.layers.0.")
+    products = [op for op in sink.rows("ops") if op["path"] == "model.layers.9" and op["op"] == "aten.linear"]
+    assert len(products) == 2 * 7  # q, k, v, output, gate, up, down in prefill and in decode
     notes = json.loads(sink.rows("runs")[-1]["variant_notes"])
     assert "compiled" in notes[-1]["reason"]
     assert sink.rows("runs")[-1]["variant"] == "compile-blocks"

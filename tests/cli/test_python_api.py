@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.families import FAMILIES
 from tests.support import TINY_GPT2, TINY_LLAMA, collector
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import roofleet
 from roofleet.errors import UserError
@@ -69,6 +70,72 @@ def test_generation_has_prefill_and_decode(tmp_path: Path) -> None:
     kv = run.sql("SELECT sum(kv_read_bytes) AS kv FROM op_costs WHERE phase = 'decode'").to_pylist()
     assert kv[0]["kv"] > 0
     assert run.sql("SELECT tokens_per_s FROM run_summary").to_pylist() == [{"tokens_per_s": None}]
+
+
+@pytest.mark.parametrize("tokens", [4, 5])
+def test_every_phase_takes_turns_by_itself(tmp_path: Path, tokens: int) -> None:
+    """However many calls a generation makes, half of the prefills are timed; no two steps have one key."""
+    model = language_model(TINY_LLAMA)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        for _ in range(4):
+            model.generate(
+                torch.ones(1, 8, dtype=torch.long), max_new_tokens=tokens, do_sample=False, pad_token_id=0
+            )
+    steps = run.sql("SELECT phase, pass, iteration, step_index FROM steps").to_pylist()
+    assert sorted(s["pass"] for s in steps if s["phase"] == "prefill") == ["bare"] * 2 + ["timed"] * 2
+    assert len({tuple(s.values()) for s in steps}) == len(steps) == 4 * tokens
+    calls = run.sql("SELECT max(calls) AS most FROM layer_summary WHERE path = 'lm_head'").to_pylist()
+    assert calls == [{"most": 1}]
+
+
+def test_calls_of_another_shape_are_told_and_not_mixed_in(tmp_path: Path) -> None:
+    """Costs are those of the first call, so only calls like it are timed; the run says how many were not."""
+    model = nn.Linear(4, 4)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        for rows in (2, 64, 64, 2):
+            model(torch.zeros(rows, 4))
+    assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 2}]
+    notes = run.sql("SELECT variant_notes FROM runs").to_pylist()[0]["variant_notes"]
+    assert "2 calls of forward had another shape than the first, 2 x 4" in notes
+
+
+def test_an_encoder_and_its_decoder_are_told_apart(tmp_path: Path) -> None:
+    """T5's generate(): one prefill with the encoder, then decode with both caches."""
+    model = FAMILIES["t5"].config
+    values = dict(model)
+    t5 = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
+    with roofleet.profile(t5, data=str(tmp_path), roofs=False) as run:
+        t5.generate(
+            input_ids=torch.ones(1, 8, dtype=torch.long),
+            max_new_tokens=5,
+            min_new_tokens=5,
+            decoder_start_token_id=0,
+        )
+    phases = {p["phase"]: p for p in run.sql("SELECT * FROM phase_summary").to_pylist()}
+    assert set(phases) == {"prefill", "decode"}
+    assert phases["decode"]["kv_read_bytes"] > 0
+
+
+class _Picky(nn.Module):
+    """Needs gradients, which a copy that is played again does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        return torch.autograd.grad(y.sum(), self.layer.weight)[0]
+
+
+def test_a_model_that_cannot_be_played_again_is_timed_all_the_same(tmp_path: Path) -> None:
+    """The user's call goes on; the run says that its ops are not known."""
+    model = _Picky()
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        assert model(torch.ones(2, 4)).shape == (4, 4)
+    assert run.layers().num_rows == 2
+    notes = run.sql("SELECT variant_notes FROM runs").to_pylist()[0]["variant_notes"]
+    assert "the ops and memory of forward are not known" in notes
 
 
 class _Stateful(nn.Module):

@@ -172,7 +172,7 @@ def test_what_cannot_be_parsed_gets_the_engines_message(cursor: duckdb.DuckDBPyC
     "sql",
     [
         "SELECT '" + "x" * MAX_SQL_BYTES + "'",
-        "SELECT " + "+".join(["1"] * 900),
+        "SELECT " + "+".join(["1"] * 1100),
         "SELECT " + "-" * 5000 + "1",
         "SELECT '\ud800'",
         "SELECT \x00",

@@ -31,6 +31,7 @@ class NvmlDevice:
     def __init__(self, pynvml: Any, handle: Any) -> None:
         self._nvml = pynvml
         self._handle = handle
+        self._held_ns = 0
         self.driver_version = str(pynvml.nvmlSystemGetDriverVersion())
 
     def read(self) -> Reading:
@@ -62,15 +63,18 @@ class NvmlDevice:
         return None if millijoules is None else millijoules / 1e3
 
     def throttled(self) -> bool | None:
-        """Whether heat or a power brake slows its clocks now. A power limit it is set to is not counted."""
+        """Whether heat or the board's power limit slowed its clocks since this was last asked."""
         n = self._nvml
-        reasons = self._try("throttled", n.nvmlDeviceGetCurrentClocksThrottleReasons, {})
-        slowed = (
-            n.nvmlClocksThrottleReasonSwThermalSlowdown
-            | n.nvmlClocksThrottleReasonHwThermalSlowdown
-            | n.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
-        )
-        return None if reasons is None else bool(reasons & slowed)
+        policies = (n.NVML_PERF_POLICY_THERMAL, n.NVML_PERF_POLICY_BOARD_LIMIT)
+        times = [self._held_back_ns(policy) for policy in policies]
+        if None in times:
+            return None
+        before, self._held_ns = self._held_ns, sum(time for time in times if time is not None)
+        return self._held_ns > before
+
+    def _held_back_ns(self, policy: int) -> int | None:
+        status = self._try("throttled", lambda h: self._nvml.nvmlDeviceGetViolationStatus(h, policy), {})
+        return None if status is None else int(status.violationTime)
 
     def _try(self, gauge: str, ask: Callable[[Any], Value], missing: dict[str, str]) -> Value | None:
         try:

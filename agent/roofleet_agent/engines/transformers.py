@@ -13,6 +13,7 @@ from torch import nn
 
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.checkpoints import (
+    ATTENTION,
     check_positions,
     is_two_sided,
     load_config,
@@ -78,6 +79,8 @@ class TransformersSession:
         self._tokens: list[torch.Tensor] = []
         self.config_json: str | None = model.config.to_json_string()
         self.attention: str | None = model.config._attn_implementation
+        if prompt.is_meta and workload.attention is not None:  # where something else may stand for it
+            self.attention = ATTENTION.get(workload.attention, workload.attention)
         self.experts_per_token: int | None = getattr(
             model.config.get_text_config(), "num_experts_per_tok", None
         )
@@ -139,6 +142,8 @@ class TransformersSession:
                 tensor = getattr(layer, name, None)
                 if isinstance(tensor, torch.Tensor) and tensor.numel():
                     batch, _, held, _ = tensor.shape
+                    if self._static_tokens is not None:  # there from the start, and no longer than that
+                        kept = min(tokens, held)
                     elements += tensor.numel() // (batch * held) * kept
             elements += sum(state.numel() // state.shape[0] for state in states_of(layer))
         return elements

@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,15 @@ def process_peak_bytes() -> int:
     """The most memory this process ever held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def release(device: torch.device) -> None:
+    """Gives back what an accelerator's allocator keeps for later, and lets it begin a new peak."""
+    if device.type == "cpu":
+        return
+    with suppress(RuntimeError, NotImplementedError, AttributeError):
+        torch.accelerator.empty_cache()
+        torch.accelerator.reset_peak_memory_stats(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -87,21 +87,32 @@ class LayerTimer:
         return made
 
     @contextmanager
-    def timing(self, group: Group | None = None) -> Iterator[None]:
-        """Hooks the layers of a group, or all; when it ends every hook is off again, also after an error."""
+    def timing(self, group: Group | None = None, *, root: bool = True) -> Iterator[None]:
+        """Hooks the layers of a group, or all; when it ends every hook is off again, also after an error.
+
+        Without `root` the model itself is not hooked: who is called by its hooks says `enter` and `leave`.
+        """
         self._current = group or self._whole
         handles: list[RemovableHandle] = []
         leave = self._leave()
         try:
-            for index in sorted(self._current.timed):
+            for index in sorted(self._current.timed if root else self._current.timed - {0}):
                 module = self._modules[index]
                 # First in and last out: what other hooks of the layer do belongs to the layer.
                 handles.append(module.register_forward_pre_hook(self._enter(index), prepend=True))
-                handles.append(module.register_forward_hook(leave))
+                handles.append(module.register_forward_hook(leave, always_call=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def enter(self) -> None:
+        """Notes that the model itself begins."""
+        self._enter(0)(self._modules[0], ())
+
+    def leave(self) -> None:
+        """Notes that the model itself ends."""
+        self._leave()(self._modules[0], (), None)
 
     def _enter(self, index: int) -> Callable[..., None]:
         note, append, mark = self._layers.append, self._marks.append, self._clock.mark

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,20 @@ class Peak:
     kv_bytes: int = 0
     path: str | None = None
     op: str | None = None
+
+
+def over_calls(layers: Iterable[LayerMemory]) -> list[LayerMemory]:
+    """One entry a layer: begun at its first call, ended at its last, the most of all, and all made in all."""
+    found: dict[str, LayerMemory] = {}
+    for layer in layers:
+        known = found.get(layer.path)
+        if known is None:
+            found[layer.path] = replace(layer)
+            continue
+        known.exit_bytes = layer.exit_bytes
+        known.peak_bytes = max(known.peak_bytes, layer.peak_bytes)
+        known.allocated_bytes += layer.allocated_bytes
+    return list(found.values())
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -137,7 +151,7 @@ class MemoryTracker(TorchDispatchMode):
         try:
             for path, module in model.named_modules():
                 handles.append(module.register_forward_pre_hook(self._enter(path)))
-                handles.append(module.register_forward_hook(self._leave))
+                handles.append(module.register_forward_hook(self._leave, always_call=True))
             yield
         finally:
             for handle in handles:

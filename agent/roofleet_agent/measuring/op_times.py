@@ -35,6 +35,21 @@ class OpTime:
     busy_ns: int | None = None
     kernels: int | None = None
 
+    def with_more(self, other: OpTime) -> OpTime:
+        """Both together, under this one's layer."""
+
+        def both(a: int | None, b: int | None) -> int | None:
+            return None if a is None or b is None else a + b
+
+        return OpTime(
+            self.path,
+            self.op,
+            self.calls + other.calls,
+            self.duration_ns + other.duration_ns,
+            both(self.busy_ns, other.busy_ns),
+            both(self.kernels, other.kernels),
+        )
+
 
 class _OpTimer(TorchDispatchMode):
     """Notes layer, name and time of every op that is no view; marks them for torch's profiler if asked."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.measuring.clocks import Clock
 from roofleet_agent.measuring.layer_timer import Interval
-from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker
+from roofleet_agent.measuring.memory import LayerMemory, MemoryTracker, over_calls
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.storage import state_tensors, stored_bytes
 
@@ -156,7 +156,7 @@ def memory_of(session: HasMemory, steps: Iterable[Step]) -> MemoryFound:
                     peak.path,
                     peak.op,
                 )
-                found.layers[step.phase] = tracker.layers
+                found.layers[step.phase] = over_calls(tracker.layers)
     return found
 
 
@@ -166,15 +166,28 @@ def peak_of_first_step(session: Session) -> int:
     return max(f.peak_bytes - f.weight_bytes for f in found.phases.values())
 
 
-def is_finite(output: Any) -> bool:
-    """Whether no number of the output, a tensor or something with tensors in it, is NaN or infinite."""
+def is_finite(output: Any) -> bool | None:
+    """Whether no number of the output is NaN or infinite; None if there is no tensor of numbers to look at.
+
+    Looked at are a tensor, and tensors in lists, tuples, mappings and dataclasses.
+    """
     if isinstance(output, torch.Tensor):
-        return bool(torch.isfinite(output).all()) if output.is_floating_point() else True
-    if isinstance(output, dict):
-        return all(is_finite(value) for value in output.values())
-    if isinstance(output, (list, tuple)):
-        return all(is_finite(value) for value in output)
-    return True
+        return bool(torch.isfinite(output).all()) if output.is_floating_point() else None
+    if is_dataclass(output) and not isinstance(output, Mapping):
+        parts: Iterable[Any] = [getattr(output, f.name) for f in fields(output)]
+    elif isinstance(output, Mapping):
+        parts = output.values()
+    elif isinstance(output, (list, tuple)):
+        parts = output
+    else:
+        return None
+    return all_finite(map(is_finite, parts))
+
+
+def all_finite(answers: Iterable[bool | None]) -> bool | None:
+    """No if one is no, else yes if one is yes; None if nothing was looked at."""
+    known = [answer for answer in answers if answer is not None]
+    return all(known) if known else None
 
 
 @contextmanager

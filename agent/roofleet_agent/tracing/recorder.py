@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
+from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
 from roofleet_agent.tracing.folding import fold
 from roofleet_agent.tracing.loops import listeners
@@ -125,13 +126,9 @@ class Recorder(TorchDispatchMode):
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         schema = getattr(func, "_schema", None)  # a higher-order op has none
-        if schema is None:
-            name, is_mutable = f"higher_order.{func.name()}", False
-        else:
-            name = f"{func.namespace}.{schema.name.partition('::')[2]}"
-            is_mutable = schema.is_mutable
-            if func.namespace == "prim" or schema.name in _BOOKKEEPING:
-                return
+        name, is_mutable = op_name(func), schema is not None and schema.is_mutable
+        if schema is not None and (func.namespace == "prim" or schema.name in _BOOKKEEPING):
+            return
         inputs = [self._operand(t) for t in tensors_in((args, kwargs))]
         inputs += self._packed(args)
         outputs = [self._operand(t) for t in tensors_in(result)]

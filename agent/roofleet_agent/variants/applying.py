@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,25 @@ def apply_variant(model: nn.Module, variant: Variant, device: torch.device) -> A
             )
         )
     return Applied(parameters, folded(notes), opaque)
+
+
+@contextmanager
+def compiling(variant: Variant) -> Iterator[None]:
+    """Lets every block of a variant be compiled, however many share their code, or fails where one is not.
+
+    torch gives up after eight compilations of the same code and goes on without a word, uncompiled: all
+    blocks of a model are the same code.
+    """
+    if variant.compiled is None:
+        yield
+        return
+    from torch._dynamo import config
+
+    torch.compiler.reset()
+    many: dict[str, Any] = {"recompile_limit": 4096, "accumulated_recompile_limit": 65_536}
+    with config.patch(many | {"fail_on_recompile_limit_hit": True}):
+        yield
+    torch.compiler.reset()
 
 
 def compiled_paths(model: nn.Module, variant: Variant) -> list[str]:

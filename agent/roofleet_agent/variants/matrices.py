@@ -49,15 +49,23 @@ def as_linear(module: Any) -> nn.Linear:
     return made.eval()
 
 
-def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Puts another layer at a path."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer)
+def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts a layer in the place of another, wherever that sits; ValueError if that is the model itself."""
+    if new is old:
+        return
+    if old is model:
+        raise ValueError("the model is this one layer, which nothing holds")
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if child is old:
+                setattr(module, name, new)
 
 
 def expert_matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Matrices of all experts of a layer in one parameter of three dimensions, with the layer's path."""
     for path, module in model.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            continue
         for parameter in module.parameters(recurse=False):
             if parameter.dim() == 3:
                 yield path, parameter

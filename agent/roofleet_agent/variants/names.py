@@ -43,6 +43,11 @@ class Variant:
         return "+".join(part for part in parts if part) or BASE
 
 
+def roof_dtype(dtype: str, variant: Variant) -> str:
+    """The dtype whose compute roof bounds a run: int8-dynamic multiplies in int8, the others unpack."""
+    return "int8" if variant.quantized == "int8-dynamic" else dtype
+
+
 def parse(text: str) -> Variant:
     """The variant of names joined with `+`; WorkloadRefused for one that is not known or given twice."""
     found: dict[str, object] = {}

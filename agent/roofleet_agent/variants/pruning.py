@@ -54,7 +54,7 @@ def prune_features(model: nn.Module, share: float) -> list[Note]:
         else:
             pending.append(layer)
     for path, _ in expert_matrices(model):
-        notes.append(Note(path, "its experts' matrices lie in one parameter", "left as they were"))
+        notes.append(Note(path, "experts in one parameter are no linear layers", "left as they were"))
     if not cut:
         raise WorkloadRefused(
             f"{type(model).__name__} has no feed-forward layer of linear layers to take features out of: "

@@ -53,7 +53,7 @@ def _each_layer(model: nn.Module, variant: str, apply: Callable[[nn.Linear], nn.
             continue
         dtype = str(layer.weight.dtype).removeprefix("torch.")
         try:
-            replace_layer(model, path, apply(as_linear(layer)))
+            replace_layer(model, layer, apply(as_linear(layer)))
         except (RuntimeError, ValueError, AssertionError, NotImplementedError, ImportError) as error:
             last = str(error).splitlines()[0] if str(error) else type(error).__name__
             notes.append(Note(path, last, f"left in {dtype}"))
@@ -67,7 +67,7 @@ def _each_layer(model: nn.Module, variant: str, apply: Callable[[nn.Linear], nn.
             + (f": {last}" if last else ", which has no linear layers")
         )
     notes += [
-        Note(path, "its experts' matrices lie in one parameter", "left as they were")
+        Note(path, "experts in one parameter are no linear layers", "left as they were")
         for path, _ in expert_matrices(model)
     ]
     head = output_head(model)

@@ -61,7 +61,8 @@ costs AS (
            sum(c.weight_bytes)::BIGINT AS weight_bytes, sum(c.activation_bytes)::BIGINT AS activation_bytes,
            sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
            sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
-           count(*) FILTER (NOT o.is_view) AS ops, count(*) FILTER (NOT c.is_known) AS unknown_ops
+           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT o.is_view), 0)::BIGINT AS ops,
+           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT c.is_known), 0)::BIGINT AS unknown_ops
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
     GROUP BY c.run_id, c.phase, c.path
 ),

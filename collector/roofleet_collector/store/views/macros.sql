@@ -93,3 +93,8 @@ CREATE OR REPLACE MACRO conditions_noise(other_load, throttled, clock_low_hz, cl
         CASE WHEN clock_low_hz < 0.9 * clock_high_hz
              THEN printf('the clock moved between %.2f and %.2f GHz', clock_low_hz / 1e9, clock_high_hz / 1e9)
              END), '');
+
+-- How often an op ran in a step: one of a loop whose rounds are alike is stored once, with their number.
+CREATE OR REPLACE MACRO rounds_of(attributes) AS
+    CASE WHEN contains(attributes, '"repeat"')
+         THEN coalesce(TRY_CAST(json_extract_string(attributes, '$.repeat') AS BIGINT), 1) ELSE 1 END;

@@ -13,7 +13,8 @@
 -- bytes: Bytes moved: weights, activations and cache.
 CREATE OR REPLACE VIEW op_summary AS
 WITH traced AS (
-    SELECT c.run_id, c.phase, o.op, count(*) FILTER (NOT o.is_view) AS calls, bool_and(c.is_known) AS is_known,
+    SELECT c.run_id, c.phase, o.op, sum(rounds_of(o.attributes)) FILTER (NOT o.is_view)::BIGINT AS calls,
+           bool_and(c.is_known) AS is_known,
            sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.other_flops)::BIGINT AS other_flops,
            sum(c.weight_bytes + c.activation_bytes + c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS bytes
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)

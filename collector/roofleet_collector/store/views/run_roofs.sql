@@ -1,6 +1,6 @@
 -- The two roofs a run is held against: measured on its device where there is one, else the datasheet's.
 -- run_id: The run.
--- compute_flops_per_s: Compute roof of the run's dtype on its device, in FLOP/s, dense.
+-- compute_flops_per_s: Compute roof of the run's dtype on its device, in FLOP/s, dense; that of int8 for int8-dynamic, NULL where none is known.
 -- compute_source_kind: `measured` or `datasheet`.
 -- compute_source: What was measured and how, or the datasheet's address.
 -- memory_bytes_per_s: Bandwidth roof of the device's memory, in bytes/s.
@@ -33,5 +33,7 @@ SELECT r.run_id,
        m.source_kind AS memory_source_kind,
        m.source AS memory_source
 FROM runs r
-LEFT JOIN best_compute c ON c.device_id = r.device_id AND c.dtype = r.dtype
+-- int8-dynamic multiplies in int8: held against the roof of its dtype it could pass it
+LEFT JOIN best_compute c ON c.device_id = r.device_id
+    AND c.dtype = CASE WHEN r.variant LIKE '%int8-dynamic%' THEN 'int8' ELSE r.dtype END
 LEFT JOIN best_memory m ON m.device_id = r.device_id;
