@@ -25,6 +25,7 @@ FUNCTIONS = {
     "why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL)": "why it is `unclear`",
     "interval_noise(low, high)": "why an interval is too wide to rely on; NULL if it is not",
     "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
+    "rounds_of(attributes)": "how often an op ran in a step, loops unrolled",
 }
 """The macros of macros.sql and what each gives; a test compares the names."""
 

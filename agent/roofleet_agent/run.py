@@ -159,6 +159,8 @@ class Run:
     def measure(self) -> None:
         """Bare and timed steps in turns, then the passes that slow what they count: memory and ops."""
         self._time_steps()
+        if self._workload.keep_outputs:
+            self.write("outputs", [{"run_id": self.run_id, **row} for row in self.session.generated()])
         self._progress("memory", 0.9)
         self._memory_pass()
         self._progress("ops", 0.96)
@@ -168,8 +170,6 @@ class Run:
         for phase, ops in times.items():
             rows = op_time_rows(self.run_id, phase, ops, self.session.opaque)
             self.write("op_times", rows)
-        if self._workload.keep_outputs:
-            self.write("outputs", [{"run_id": self.run_id, **row} for row in self.session.generated()])
 
     def _steps_for_ops(self, finite: list[bool | None]) -> Iterator[Step]:
         """An iteration, and its first step twice more for a median; what each gives out is looked at."""
