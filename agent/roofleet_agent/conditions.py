@@ -17,8 +17,9 @@ _FREQUENCY = Path("/sys/devices/system/cpu")
 class Conditions:
     """Watches the machine from its making until `row` is asked for."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, threads: int = 1) -> None:
+        """`threads` are those the run computes with on the processor."""
+        self._device, self._threads = device, threads
         self._clocks: list[float] = []
         self._throttled: bool | None = device.throttled() and None  # asked, so that the past does not count
         self._cpus = _affinity()
@@ -39,7 +40,7 @@ class Conditions:
         return {
             "affinity": None if self._cpus is None else ranges(self._cpus),
             "governor": governor(self._cpus),
-            "other_load": _Load.now(self._cpus).other_since(self._began),
+            "other_load": _Load.now(self._cpus).other_since(self._began, self._threads),
             "clock_low_hz": min(self._clocks, default=None),
             "clock_high_hz": max(self._clocks, default=None),
             "throttled": self._throttled,
@@ -49,8 +50,8 @@ class Conditions:
 class _Load:
     """Seconds of processor time: spent by this process, by all, and that there were to spend."""
 
-    def __init__(self, own_s: float, all_s: float, capacity_s: float) -> None:
-        self._own_s, self._all_s, self._capacity_s = own_s, all_s, capacity_s
+    def __init__(self, own_s: float, all_s: float, at_s: float, processors: int) -> None:
+        self._own_s, self._all_s, self._at_s, self._processors = own_s, all_s, at_s, processors
 
     @classmethod
     def now(cls, cpus: list[int] | None) -> _Load:
@@ -58,14 +59,18 @@ class _Load:
         every = psutil.cpu_times(percpu=True)
         mine = [every[cpu] for cpu in cpus if cpu < len(every)] if cpus else every
         used = sum(sum(t) - t.idle - getattr(t, "iowait", 0.0) - _guest(t) for t in mine)
-        return cls(own.user + own.system, used, time.monotonic() * len(mine))
+        return cls(own.user + own.system, used, time.monotonic(), len(mine))
 
-    def other_since(self, began: _Load) -> float | None:
-        """Share of the processors that others took; None where the system counts nothing."""
-        capacity, used = self._capacity_s - began._capacity_s, self._all_s - began._all_s
-        if capacity <= 0 or used <= 0:
+    def other_since(self, began: _Load, threads: int) -> float | None:
+        """Share that others took of as many processors as there are threads; what they did on processors left
+        free does not count. None where the system counts nothing."""
+        wall, used = self._at_s - began._at_s, self._all_s - began._all_s
+        if wall <= 0 or used <= 0:
             return None
-        return min(max(used - (self._own_s - began._own_s), 0.0) / capacity, 1.0)
+        needed = min(threads, self._processors)
+        others = max(used - (self._own_s - began._own_s), 0.0)
+        in_the_way = max(others - (self._processors - needed) * wall, 0.0)
+        return min(in_the_way / (needed * wall), 1.0)
 
 
 def _guest(times: Any) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from roofleet_agent.devices.base import Device
 from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Engine, Session
+from roofleet_agent.engines.checkpoints import load_tokenizer
 from roofleet_agent.errors import AgentError, ModelRefused, OutOfMemory, WorkloadRefused
 from roofleet_agent.measuring.allocator import allocator_peak_bytes, is_out_of_memory, process_peak_bytes
 from roofleet_agent.measuring.passes import peak_of_first_step
@@ -97,6 +98,8 @@ def profile(
     run.row |= {"job_id": job_id, "sweep_id": sweep_id}
     try:
         _check_dtype(device, dtype)
+        if workload.quality_text is not None and request.weights == "pretrained":
+            load_tokenizer(request)  # refused now rather than after everything is measured
         progress("tracing on meta", 0.0)
         traced = trace_phases(engine, request, dtype, workload)
         kv_bytes = kv_bytes_per_token(traced.session, dtype)

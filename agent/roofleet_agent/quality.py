@@ -102,8 +102,6 @@ def _unknown(request: ModelRequest, session: Session, workload: Workload) -> str
         return "not a model that predicts the next token of a text"
     if workload.quality_text is None:
         return "no text was given to measure it on (--quality-text FILE)"
-    if not workload.quality_text.strip():
-        raise WorkloadRefused("the text to measure quality on is empty")
     return None
 
 

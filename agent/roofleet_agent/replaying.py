@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,7 +35,11 @@ class Player:
 
 @contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Puts attributes, buffers and random generators back when it ends."""
+    """Puts attributes, buffers and random generators back when it ends.
+
+    Attributes that are lists, dicts, sets, deques or tensors are put back with what was in them; deeper, and
+    outside of the model, nothing is.
+    """
     attributes = [(module, dict(module.__dict__)) for module in model.modules()]
     tables: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (table, dict(table))
@@ -42,6 +47,12 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
         for table in (module._buffers, module._parameters, module._modules)
     ]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    insides = [
+        put_back
+        for module in model.modules()
+        for name, value in module.__dict__.items()
+        if name not in _TORCHS_OWN and (put_back := _keeper(value)) is not None
+    ]
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
     with ExitStack() as stack:
         for device in devices:
@@ -56,10 +67,56 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
             for table, entries in tables:
                 table.clear()
                 table.update(entries)
+            for put_back in insides:
+                put_back()
             with torch.no_grad():
                 for buffer, value in buffers:
                     if not buffer.is_inference():
                         buffer.copy_(value)
+
+
+_TORCHS_OWN = frozenset(nn.Module().__dict__)
+
+
+def _keeper(value: Any) -> Callable[[], None] | None:
+    """What puts a container or a tensor back as it is now; None for anything else."""
+    if isinstance(value, torch.Tensor):
+        return _tensor_keeper(value)
+    if type(value) in (list, deque):
+        before, tensors = list(value), [_tensor_keeper(v) for v in value if isinstance(v, torch.Tensor)]
+
+        def put_back() -> None:
+            value.clear()
+            value.extend(before)
+            for keeper in tensors:
+                keeper()
+
+        return put_back
+    if type(value) in (dict, OrderedDict, defaultdict, set):
+        content = dict(value) if isinstance(value, dict) else set(value)
+        inside = content.values() if isinstance(content, dict) else content
+        keepers = [_tensor_keeper(v) for v in inside if isinstance(v, torch.Tensor)]
+
+        def put_back_content() -> None:
+            value.clear()
+            value.update(content)
+            for keeper in keepers:
+                keeper()
+
+        return put_back_content
+    return None
+
+
+def _tensor_keeper(tensor: torch.Tensor) -> Callable[[], None]:
+    before = tensor.detach().clone()
+    version = None if tensor.is_inference() else tensor._version
+
+    def put_back() -> None:
+        if version is None or tensor._version != version:
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                tensor.copy_(before)
+
+    return put_back
 
 
 def copied(tree: Any) -> Any:
@@ -96,7 +153,12 @@ def layers_of_cache(cache: Any) -> list[Any]:
 def cached_tokens(cache: Any) -> int:
     """Tokens in a cache; 0 without one."""
     ask = getattr(cache, "get_seq_length", None)
-    return int(ask()) if callable(ask) else 0
+    if not callable(ask):
+        return 0
+    try:
+        return int(ask())
+    except ValueError:  # the states of a scan, which have no length: there or not
+        return int(any(True for layer in layers_of_cache(cache) for _ in held_by(layer)))
 
 
 def shape_of(args: Any, kwargs: Any) -> tuple[int, int]:
@@ -104,5 +166,7 @@ def shape_of(args: Any, kwargs: Any) -> tuple[int, int]:
     named = [kwargs[name] for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None]
     for value in (*named, *args, *kwargs.values()):
         if isinstance(value, torch.Tensor) and value.dim():
-            return int(value.shape[0]), int(value.shape[1]) if value.dim() > 1 else 1
+            # ids are [batch, tokens]; of numbers, [batch, features] has one position
+            positions = value.dim() > (2 if value.is_floating_point() else 1)
+            return int(value.shape[0]), int(value.shape[1]) if positions else 1
     return 1, 1

@@ -208,7 +208,9 @@ class Run:
                 each = {"decode": max(session.new_tokens - 1, 0)}
                 phases = phases_of(session.task, session.new_tokens)
                 turns.settle({phase: each.get(phase, 1) * workload.iterations for phase in phases})
-                conditions = Conditions(self._device)  # not before: the warm-up wakes clocks and compiles
+                conditions = Conditions(
+                    self._device, self.row["threads"] or 1
+                )  # not before: the warm-up wakes clocks and compiles
             self._progress("warm-up" if is_warmup else "measuring", 0.15 + 0.7 * number / total)
             # Bare and timed take turns, and take turns in going first, so that a machine that slows down
             # or speeds up does so for both alike.

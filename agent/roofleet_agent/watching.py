@@ -8,12 +8,14 @@ buffers and the random generators are as they were.
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +41,8 @@ from roofleet_agent.tracing import TraceResult, layers_of, trace
 from roofleet_agent.tracing.operands import dtype_name
 from roofleet_agent.variants import Note
 
+PATIENCE_S = 60.0
+"""How long another thread's call waits at most while the first is played again."""
 MOST_CALLS = 400
 """Calls of each phase that are timed; an evaluation over a whole dataset goes on untimed after them."""
 
@@ -59,12 +63,15 @@ class _Phase:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call under way: timed with its layers or bare, and when it began, by `time.perf_counter_ns`."""
+    """A call under way: whose thread it is, timed with its layers or bare, and when it began, by
+    `time.perf_counter_ns`; `again` plays the first of a phase once more."""
 
     phase: str
     cached: int
     timed: bool
+    thread: int
     begin_ns: int
+    again: Callable[[], None] | None
 
 
 class Watch:
@@ -83,11 +90,18 @@ class Watch:
         self._timer = LayerTimer(model, self._clock, self._opaque)
         self._began_ns = time.perf_counter_ns()
         self._started_at = datetime.now(UTC)
-        self._conditions = Conditions(self.device)
+        on_cpu = self._torch_device.type == "cpu"
+        self._conditions = Conditions(self.device, torch.get_num_threads() if on_cpu else 1)
         self._hooked: list[RemovableHandle] = []
         self._timing = ExitStack()
         self._playing = False
         self._call: _Call | None = None
+        self._player = 0
+        self._free = threading.Condition()
+        self._inside = 0
+        self._succeeded = False
+        self._disturbed = False
+        self._beside = 0
         self._generations = 0
         self._notes: list[Note] = []
 
@@ -97,6 +111,7 @@ class Watch:
         """Watches the calls from now on; what other hooks of the model do is part of its calls."""
         self._hooked = [
             self.model.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True),
+            self.model.register_forward_hook(self._after_success),
             self.model.register_forward_hook(self._after, always_call=True),
         ]
 
@@ -107,16 +122,27 @@ class Watch:
             self._hooked.pop().remove()
 
     def _before(self, model: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._playing:
+        if self._is_player():
             return
+        with self._free:  # another thread's first call is being played: its hooks are for that thread alone
+            self._free.wait_for(lambda: not self._playing, PATIENCE_S)
+            self._inside += 1
+            if self._inside > 1:  # two calls at once: neither's times are its own
+                self._disturbed = True
+                self._beside += 1
+                return
         self._timing.close()
         self._call = None
+        self._succeeded = self._disturbed = False
         phase, cache = phase_of(args, kwargs)
         cached = cached_tokens(cache)
         known = self.phases.get(phase)
+        again = None
         if known is None:
             known = self.phases[phase] = _Phase(shape_of(args, kwargs), cached)
-            self._play(known, phase, args, kwargs)
+            # Played after the call itself: what the model keeps from its first call is then the user's own.
+            players = [Player(self.model, args, kwargs) for _ in range(2)]
+            again = partial(self._play, known, phase, players)
         if phase != "decode":
             self._generations += 1
         if shape_of(args, kwargs) != known.shape:
@@ -130,47 +156,80 @@ class Watch:
         self._clock.synchronize()
         if timed:
             self._timer.begin()
-        self._call = _Call(phase, cached, timed, time.perf_counter_ns())
+        self._call = _Call(phase, cached, timed, threading.get_ident(), time.perf_counter_ns(), again)
         if timed:
             self._timer.enter()
 
+    def _is_player(self) -> bool:
+        return self._playing and self._player == threading.get_ident()
+
+    def _after_success(self, model: nn.Module, args: Any, output: Any) -> None:
+        call = self._call
+        if not self._is_player() and call is not None and call.thread == threading.get_ident():
+            self._succeeded = True  # not reached after an error, which is the user's to see
+
     def _after(self, model: nn.Module, args: Any, output: Any) -> None:
-        call, self._call = self._call, None
-        if self._playing or call is None:
+        if self._is_player():
             return
+        call = self._call
+        if call is None or call.thread != threading.get_ident():
+            with self._free:
+                self._inside -= 1
+            return
+        self._call = None
+        try:
+            self._ended(call)
+        finally:
+            with self._free:
+                self._inside -= 1
+
+    def _ended(self, call: _Call) -> None:
         if call.timed:
             self._timer.leave()
         self._clock.synchronize()
         duration = time.perf_counter_ns() - call.begin_ns
         self._timing.close()
-        if output is None:  # an error in the call, which is the user's to see
+        if not self._succeeded:
+            if call.again is not None:
+                del self.phases[call.phase]  # the next that succeeds is the first
             return
         known = self.phases[call.phase]
+        if self._disturbed:
+            if call.again is not None:
+                del self.phases[call.phase]
+            return
+        intervals = self._timer.intervals() if call.timed else []
+        if call.again is not None:
+            call.again()
         # A timed call and the bare one after it are a pair, told under one number.
         number, known.calls = known.calls // 2, known.calls + 1
         step = Step(call.phase, 0, known.shape[1], call.cached, _nothing)
         start = call.begin_ns - self._began_ns
         kind, group = ("timed", 0) if call.timed else ("bare", None)
-        intervals = self._timer.intervals() if call.timed else []
         known.steps.append(TimedStep(step, kind, number, False, start, duration, intervals, group))
 
-    def _play(self, known: _Phase, phase: str, args: Any, kwargs: Any) -> None:
+    def _play(self, known: _Phase, phase: str, players: list[Player]) -> None:
         """Plays a call again on copies of its inputs, for its ops and for its memory. What cannot be played
         is told, and timed all the same."""
+        versions = [parameter._version for parameter in self.model.parameters()]
         experts = getattr(getattr(self.model, "config", None), "num_experts_per_tok", None)
-        self._playing = True
+        self._player, self._playing = threading.get_ident(), True
         try:
             with as_it_was(self.model):
-                player = Player(self.model, args, kwargs)
+                player, other = players
                 known.traced = trace(self.model, player.call, cache=player.cache, experts_per_token=experts)
                 known.finite = is_finite(player.output)
-                player = Player(self.model, args, kwargs)
-                known.memory = memory_of(player, [Step(phase, 0, 1, 0, player.call)])
+                known.memory = memory_of(other, [Step(phase, 0, 1, 0, other.call)])
         except Exception as error:  # whatever the user's model does, its own call must go on
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             self._notes.append(Note("", reason, f"the ops and memory of {phase} are not known"))
         finally:
-            self._playing = False
+            with self._free:
+                self._playing = False
+                self._free.notify_all()
+        if versions != [parameter._version for parameter in self.model.parameters()]:
+            reason = f"{phase} changes parameters, which are not copied to be put back"
+            self._notes.append(Note("", reason, "they were changed twice more to count it"))
 
     # -- the rows
 
@@ -216,6 +275,9 @@ class Watch:
             spans = span_rows(self.run_id, [step for step in steps if not step.is_warmup])
             if spans.num_rows:
                 sink.write("spans", spans)
+        if self._beside:
+            reason = f"{self._beside} calls ran beside others in other threads"
+            self._notes.append(Note("", reason, "neither they nor those others are timed"))
         put("runs", [self._run_row(model["model_id"], status, error, max(peaks, default=None))])
 
     def _run_row(self, model_id: str, status: str, error: str | None, peak: int | None) -> dict[str, Any]:
@@ -240,7 +302,8 @@ class Watch:
             "engine": "watch",
             "batch_size": first.shape[0],
             "prompt_tokens": first.shape[1],
-            "new_tokens": 0 if decode is None else (decode.calls + decode.unlike) // generations + 1,
+            "new_tokens": int(decode is not None or "prefill" in self.phases)
+            + (0 if decode is None else (decode.calls + decode.unlike) // generations),
             "decode_cache_tokens": None if decode is None else decode.cached,
             "variant_notes": json.dumps([asdict(note) for note in self._notes]) if self._notes else None,
             "logits": "all",

@@ -28,6 +28,10 @@ class ModelRequest:
     checkpoint: str | None = None
 
 
+MOST = 2**31 - 1
+"""More of anything a workload counts overflows what torch computes with."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """What a run does: sequences in the batch, tokens of each prompt, tokens generated for each sequence.
@@ -56,6 +60,10 @@ class Workload:
             value = getattr(self, name)
             if value < least:
                 raise WorkloadRefused(f"{name.replace('_', '-')} is {value}; it must be at least {least}")
+            if value > MOST:
+                raise WorkloadRefused(f"{name.replace('_', '-')} is {value}; the most is {MOST:,}")
+        if self.quality_text is not None and not self.quality_text.strip():
+            raise WorkloadRefused("the text to measure quality on is empty")
         if self.prompt is not None and not self.prompt.strip():
             raise WorkloadRefused("the prompt is empty: give some text, or prompt-tokens for random tokens")
 

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roofleet_analysis.costs.registry import FORMULAS, Formula, Op, Tensor, Work, cost_of, dotted
 from roofleet_analysis.costs.registry import formula as register
@@ -61,8 +61,7 @@ def stated_cost(op: TracedOp) -> str | None:
     given = Op(op.op, tuple(inputs), tuple(outputs), op.is_view, op.attributes)
     try:
         work = _own[op.op](given)
-        if not isinstance(work, Work):
-            raise TypeError(f"it returned {type(work).__name__}; it must return roofleet.Work")
+        _check(work)
     except Exception as error:  # whatever the user's code raises, the run is worth more
         shapes = ", ".join(str(list(t.shape)) for t in op.inputs)
         warnings.warn(
@@ -75,6 +74,17 @@ def stated_cost(op: TracedOp) -> str | None:
     return None if cost is None else json.dumps(asdict(cost))
 
 
+def _check(work: Any) -> None:
+    """ValueError for what is no Work, or whose figures are no whole numbers that can be stored."""
+    if not isinstance(work, Work):
+        raise ValueError(f"it returned {type(work).__name__}; it must return roofleet.Work")
+    causal = [] if work.causal_flops is None else [work.causal_flops]
+    figures = [work.matmul_flops, work.other_flops, *causal, *work.read.values(), *work.written.values()]
+    for figure in figures:
+        if not isinstance(figure, int) or not 0 <= figure < 2**62:
+            raise ValueError(f"a figure is {figure!r}; it must be a whole number from 0 to 2^62")
+
+
 def _guarded(function: Formula) -> Formula:
     """The same for `cost_of`, to which an op is unknown when its formula cannot tell: whatever goes wrong."""
 
@@ -83,8 +93,7 @@ def _guarded(function: Formula) -> Formula:
             work = function(op)
         except Exception as error:
             raise ValueError(str(error)) from error
-        if not isinstance(work, Work):
-            raise ValueError(f"{type(work).__name__} is no Work")
+        _check(work)
         return work
 
     return guarded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from roofleet import console
 from roofleet.errors import UserError, needs
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from roofleet_agent.watching import Watch
+
+
+_watched: WeakSet[Any] = WeakSet()
 
 
 class Watched:
@@ -63,7 +67,12 @@ class Watched:
     def __enter__(self) -> Watched:
         from roofleet_agent.watching import Watch
 
+        if self._module in _watched:
+            raise UserError(
+                f"{self._name} is being profiled already: one with statement at a time watches it"
+            )
         self._watch, self._stored = Watch(self._module, self._name), False
+        _watched.add(self._module)
         self._watch.start()
         return self
 
@@ -73,6 +82,7 @@ class Watched:
         watch = self._watch
         assert watch is not None
         watch.stop()
+        _watched.discard(self._module)
         if not watch.phases:
             if error is None:
                 raise UserError(

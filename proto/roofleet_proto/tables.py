@@ -230,7 +230,7 @@ RUNS = Table(
         Column(
             "other_load",
             FLOAT,
-            "Share of those processors that other work took while the run was measured, 0 to 1.",
+            "Share that other work took of the processors the run needed for its threads, 0 to 1.",
         ),
         Column("clock_low_hz", FLOAT, "Lowest clock of the device seen between iterations.", "Hz"),
         Column("clock_high_hz", FLOAT, "Highest clock of the device seen between iterations.", "Hz"),

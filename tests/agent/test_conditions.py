@@ -50,12 +50,14 @@ def test_another_process_on_the_processors_is_seen() -> None:
     spinning = multiprocessing.get_context("spawn").Process(target=_spin, args=(4.0,))
     spinning.start()
     time.sleep(1.5)  # its interpreter starts
-    conditions = Conditions(CpuDevice())
+    whole, one = Conditions(CpuDevice(), threads=cpus), Conditions(CpuDevice(), threads=1)
     time.sleep(1.5)
-    row = conditions.row()
+    row, of_one = whole.row(), one.row()
     spinning.terminate()
     spinning.join()
     assert row["other_load"] > 0.5 / cpus
+    # what is done on processors left free is in nobody's way
+    assert of_one["other_load"] <= max(row["other_load"] * cpus - (cpus - 1), 0) + 0.2
     assert row["affinity"] == ranges(sorted(os.sched_getaffinity(0)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def test_calls_of_another_shape_are_told_and_not_mixed_in(tmp_path: Path) -> Non
             model(torch.zeros(rows, 4))
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 2}]
     notes = run.sql("SELECT variant_notes FROM runs").to_pylist()[0]["variant_notes"]
-    assert "2 calls of forward had another shape than the first, 2 x 4" in notes
+    assert "2 calls of forward had another shape than the first, 2 x 1" in notes
 
 
 def test_an_encoder_and_its_decoder_are_told_apart(tmp_path: Path) -> None:
@@ -114,6 +116,103 @@ def test_an_encoder_and_its_decoder_are_told_apart(tmp_path: Path) -> None:
     phases = {p["phase"]: p for p in run.sql("SELECT * FROM phase_summary").to_pylist()}
     assert set(phases) == {"prefill", "decode"}
     assert phases["decode"]["kv_read_bytes"] > 0
+
+
+_MASKS: dict[int, torch.Tensor] = {}
+
+
+class _Caches(nn.Module):
+    """Makes a mask at its first call and keeps it for all, in the model and outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.kept = nn.Linear(4, 4), {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = _MASKS.setdefault(len(x), torch.ones(len(x), 1))
+        scale = self.kept.setdefault(len(x), torch.full((4,), 2.0))
+        return self.layer(x * mask) * scale
+
+
+def test_what_a_model_keeps_from_its_first_call_can_be_trained_through(tmp_path: Path) -> None:
+    """A cache that the watched call filled holds tensors like any other."""
+    model = _Caches()
+    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+        for _ in range(3):
+            model(torch.ones(2, 4)).sum().backward()
+    assert model.layer.weight.grad is not None
+
+
+class _Keeps(nn.Module):
+    """Keeps state in every kind of container, and gives nothing back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.list, self.dict, self.queue = [0], {"n": 0}, deque([0])
+        self.tensor, self.inside = torch.zeros(1), {"t": torch.zeros(1)}
+
+    def forward(self, x: torch.Tensor) -> None:
+        self.list.append(1)
+        self.queue.append(1)
+        self.dict["n"] += 1
+        self.tensor.add_(1)
+        self.inside["t"].add_(1)
+        self.out = self.layer(x)
+
+
+def test_state_in_containers_is_put_back_and_none_is_an_answer(tmp_path: Path) -> None:
+    """After four calls everything was counted four times; a model that returns None has its times."""
+    model = _Keeps()
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        for _ in range(4):
+            model(torch.zeros(1, 2))
+    assert (len(model.list), len(model.queue), model.dict["n"]) == (5, 5, 4)
+    assert (model.tensor.item(), model.inside["t"].item()) == (4, 4)
+    assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 4}]
+
+
+def test_threads_are_served_and_not_mixed_up(tmp_path: Path) -> None:
+    """Four threads get their answers; calls that overlap are told and not timed."""
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(8)))
+    answers: list[torch.Tensor] = []
+
+    def use() -> None:
+        for _ in range(20):
+            answers.append(model(torch.zeros(8, 64)))
+
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        model(torch.zeros(8, 64))
+    assert len(answers) == 80
+    assert run.sql("SELECT status FROM runs").to_pylist() == [{"status": "done"}]
+    assert run.sql("SELECT max(calls) AS most FROM layer_summary").to_pylist() == [{"most": 1}]
+
+
+def test_a_scan_generates_under_watch(tmp_path: Path) -> None:
+    """Mamba's cache has states and no length."""
+    values = dict(FAMILIES["mamba"].config)
+    mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
+    with roofleet.profile(mamba, data=str(tmp_path), roofs=False) as run:
+        mamba.generate(
+            torch.ones(1, 8, dtype=torch.long), max_new_tokens=5, min_new_tokens=5, do_sample=False
+        )
+    assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 5}]
+
+
+def test_one_model_is_watched_once_at_a_time(tmp_path: Path) -> None:
+    """The inner with statement is refused; the outer goes on."""
+    model = nn.Linear(2, 2)
+    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        inner = roofleet.profile(model, data=str(tmp_path), roofs=False)
+        with pytest.raises(UserError, match="is being profiled already"):
+            inner.__enter__()
+        model(torch.zeros(1, 2))
+    assert run.layers().num_rows == 1
 
 
 class _Picky(nn.Module):

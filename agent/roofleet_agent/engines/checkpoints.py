@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from roofleet_agent.engines.base import TORCH_DTYPES
@@ -98,7 +99,7 @@ def load_model(
                 )
             notes = _checked(request, task, loading)
             model = model.to(device)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         if attention is not None and "attention" in str(error).lower():
             raise WorkloadRefused(
                 f"attention {attention!r} cannot be used here: {_first_line(error)}"
@@ -212,7 +213,10 @@ def load_tokenizer(request: ModelRequest) -> Any:
 
     try:
         with _quiet():
-            return AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
+            made = AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
+        if len(made.get_vocab()) <= len(made.all_special_tokens):
+            raise ValueError("there is none beside the model: it was made up from the configuration, empty")
+        return made
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise WorkloadRefused(
             f"text needs the tokenizer of {request.name!r}, and it could not be loaded: "

@@ -40,7 +40,11 @@ def quantize(model: nn.Module, variant: str, device: torch.device) -> list[Note]
         raise WorkloadRefused(f"variant {variant} needs torchao: pip install 'roofleet[quantization]'")
     with _quiet():
         apply = _rules(device)[variant]
-        return _each_layer(model, variant, apply)
+        notes = _each_layer(model, variant, apply)
+    if variant == "int4-weight-only" and device.type == "cpu" and _computes_in_fp32(model):
+        reason = "torch's int4 product for a CPU is slow in fp32"
+        notes.append(Note("", reason, "kept as asked: --dtype bf16 is many times faster"))
+    return notes
 
 
 def _each_layer(model: nn.Module, variant: str, apply: Callable[[nn.Linear], nn.Linear]) -> list[Note]:
@@ -110,6 +114,10 @@ def _rules(device: torch.device) -> dict[str, Callable[[nn.Linear], nn.Linear]]:
         "int8-weight-only": by(Int8WeightOnlyConfig()),
         "int4-weight-only": int4,
     }
+
+
+def _computes_in_fp32(model: nn.Module) -> bool:
+    return any(p.dtype == torch.float32 for p in model.parameters())
 
 
 def _group(features: int) -> int:

@@ -11,6 +11,7 @@ from roofleet import console
 from roofleet.commands import options
 from roofleet.errors import UNREACHABLE, UserError, needs
 from roofleet.running import check_destination, dtype_for, open_runs
+from roofleet.signals import terminating_interrupts
 
 
 def profile(
@@ -70,7 +71,10 @@ def profile(
     from roofleet.report import print_run, run_row
     from roofleet_agent.registry import find_device
 
-    with open_runs(collector, data) as runs:  # before torch, which takes its time to import
+    with (
+        terminating_interrupts(),
+        open_runs(collector, data) as runs,
+    ):  # before torch, which takes its time to import
         needs("agent", "torch")
         chosen = find_device(device)
         with console.progress(request.name) as show:

@@ -14,6 +14,7 @@ from roofleet.commands.analyze import chosen_hardware
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
 from roofleet.grid import numbers, settings, texts
 from roofleet.running import Runs, check_destination, dtype_for, open_runs
+from roofleet.signals import terminating_interrupts
 
 if TYPE_CHECKING:
     from roofleet.sweeping import Sweep
@@ -144,7 +145,7 @@ def sweep(
         "logits": [logits.value],
         "analyze": [analyze],
     }
-    with open_runs(collector, data) as runs:
+    with terminating_interrupts(), open_runs(collector, data) as runs:
         needs("agent", "torch")
         from roofleet import sweeping
 
