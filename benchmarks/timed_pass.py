@@ -26,13 +26,12 @@ from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
 
-ROUNDS = 7
 PEER_ROUNDS = 3
-# Each model with its tokens, and the phases whose figures are reported.
+# Each model with its tokens, rounds (more where an iteration has one step) and the phases that are reported.
 MODELS: dict[str, tuple[Workload, tuple[str, ...]]] = {
-    "gpt2": (Workload(prompt_tokens=128, new_tokens=32), ("decode", "prefill")),
-    "bert-base-uncased": (Workload(prompt_tokens=128, new_tokens=0), ("forward",)),
-    "Llama-3.2-1B": (Workload(prompt_tokens=64, new_tokens=8), ("decode", "prefill")),
+    "gpt2": (Workload(prompt_tokens=128, new_tokens=32, iterations=21), ("decode", "prefill")),
+    "bert-base-uncased": (Workload(prompt_tokens=128, new_tokens=0, iterations=41), ("forward",)),
+    "Llama-3.2-1B": (Workload(prompt_tokens=64, new_tokens=8, iterations=9), ("decode", "prefill")),
 }
 COVERAGE = {"decode": 0.03, "prefill": 0.02, "forward": 0.02}
 Steps = dict[tuple[str, int], float]
@@ -56,11 +55,12 @@ def _measure(model: str, workload: Workload, phases: tuple[str, ...]) -> list[Fi
     for number in range(2):
         list(timed_steps(session, clock, Iteration("timed", number, True), 0, turns))
     steps = max(workload.new_tokens - 1, 0)
-    turns.settle({"decode": steps * ROUNDS, "prefill": ROUNDS, "forward": ROUNDS})
+    rounds = workload.iterations
+    turns.settle({"decode": steps * rounds, "prefill": rounds, "forward": rounds})
     overheads: dict[str, list[float]] = {}
     explained: dict[str, dict[int, list[float]]] = {}
     latencies: dict[str, list[float]] = {}
-    for number in range(ROUNDS):
+    for number in range(rounds):
 
         def bare(number: int = number) -> Any:
             return list(bare_steps(session, clock, Iteration("bare", number, False), 0))
