@@ -1,7 +1,7 @@
 """What layer timing costs and explains: steps bare and timed in turns, with other tools on the same steps.
 
 The others are torch.profiler, FlopCounterMode and calflops. The machine's speed drifts, so every figure
-is a median over pairs of steps of one round.
+is a median over steps that followed one another.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from roofleet.models import resolve
 from roofleet_agent.measuring.calibration import TimerCost, calibrate
 from roofleet_agent.measuring.clocks import HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.passes import Iteration, bare_steps, timed_steps
+from roofleet_agent.measuring.passes import Iteration, timed_steps
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
@@ -54,48 +55,84 @@ def _measure(model: str, workload: Workload, phases: tuple[str, ...]) -> list[Fi
     turns = Turns(LayerTimer(session.module, clock), cost)
     for number in range(2):
         list(timed_steps(session, clock, Iteration("timed", number, True), 0, turns))
-    steps = max(workload.new_tokens - 1, 0)
-    rounds = workload.iterations
+    rounds, steps = workload.iterations, max(workload.new_tokens - 1, 0)
     turns.settle({"decode": steps * rounds, "prefill": rounds, "forward": rounds})
-    overheads: dict[str, list[float]] = {}
-    explained: dict[str, dict[int, list[float]]] = {}
-    latencies: dict[str, list[float]] = {}
-    for number in range(rounds):
-
-        def bare(number: int = number) -> Any:
-            return list(bare_steps(session, clock, Iteration("bare", number, False), 0))
-
-        def timed(number: int = number) -> Any:
-            return list(timed_steps(session, clock, Iteration("timed", number, False), 0, turns))
-
-        if number % 2:
-            watched, plain = timed(), bare()
-        else:
-            plain, watched = bare(), timed()
-        for alone, hooked in zip(plain, watched, strict=True):
-            phase = alone.step.phase
-            latencies.setdefault(phase, []).append(alone.duration_ns)
-            overheads.setdefault(phase, []).append(hooked.duration_ns / alone.duration_ns)
-            share = _own_ns(hooked.intervals, cost) / alone.duration_ns
-            explained.setdefault(phase, {}).setdefault(hooked.layer_group, []).append(share)
+    found: dict[str, _Found] = {phase: _Found() for phase in phases}
+    for phase in phases:
+        for number in range(rounds):
+            found[phase].take(_series(session, phase, number, turns, cost))
     peers = _peers(session, model)
     figures = []
     for phase in phases:
-        overhead = statistics.median(overheads[phase])
+        overhead = statistics.median(found[phase].overheads)
         figures.append(Figure("timed_pass", f"layer timing / bare, {model} {phase}", overhead, goal=1.03))
         for name, ratios in peers.items():
             figures.append(Figure("timed_pass", f"{name} / bare, {model} {phase}", ratios[phase]))
         # each group of layers is timed in its own steps: the sum over groups explains one step
-        coverage = sum(statistics.median(shares) for shares in explained[phase].values())
+        coverage = sum(statistics.median(shares) for shares in found[phase].explained.values())
         label, margin = f"layer time coverage, {model} {phase}", COVERAGE[phase]
         figures.append(Figure("timed_pass", label, coverage, goal=1 + margin))
         figures.append(Figure("timed_pass", label, coverage, goal=1 - margin, at_most=False))
-        groups = len(explained[phase])
+        groups = len(found[phase].explained)
         figures.append(Figure("timed_pass", f"groups of layers, {model} {phase}", groups))
-        median = statistics.median(latencies[phase]) / 1e6
+        median = statistics.median(found[phase].bare) / 1e6
         figures.append(Figure("timed_pass", f"bare step, {model} {phase}", median, "ms"))
     session.close()
     return figures
+
+
+@dataclass
+class _Call:
+    """One step: its time in ns and, if its layers were timed, their group and their own times added up."""
+
+    duration: int
+    group: int | None = None
+    own: float = 0.0
+
+
+@dataclass
+class _Found:
+    """Timed steps over the bare ones before and after, and by group what layers explain of those."""
+
+    overheads: list[float] = field(default_factory=list)
+    explained: dict[int, list[float]] = field(default_factory=dict)
+    bare: list[float] = field(default_factory=list)
+
+    def take(self, calls: list[_Call]) -> None:
+        """Adds steps that were bare and timed in turns, as they followed one another."""
+        self.bare += [call.duration for call in calls if call.group is None]
+        for before, call, after in zip(calls, calls[1:], calls[2:], strict=False):
+            if call.group is not None:
+                alone = (before.duration + after.duration) / 2
+                self.overheads.append(call.duration / alone)
+                self.explained.setdefault(call.group, []).append(call.own / alone)
+
+
+def _series(session: Any, phase: str, number: int, turns: Turns, cost: TimerCost) -> list[_Call]:
+    """Steps of a phase that are bare and timed in turns: the decode steps of an iteration, or prefills.
+
+    A timed step has a bare one on either side within a second or so; iterations, which a run pairs, are
+    further apart than this machine's speed stays the same.
+    """
+    singles = (session.single(phase) for _ in range(3))
+    calls = []
+    for index, step in enumerate(session.iteration() if phase == "decode" else singles):
+        if step.phase != phase:
+            step.call()
+            continue
+        if index % 2 == 0 if phase == "decode" else index != 1:
+            begin = time.perf_counter_ns()
+            step.call()
+            calls.append(_Call(time.perf_counter_ns() - begin))
+            continue
+        group = turns.group(phase, index // 2, number)
+        with turns.timer.timing(group):
+            turns.timer.begin()
+            begin = time.perf_counter_ns()
+            step.call()
+            duration = time.perf_counter_ns() - begin
+        calls.append(_Call(duration, group.number, _own_ns(turns.timer.intervals(), cost)))
+    return calls
 
 
 def _own_ns(intervals: list[Any], cost: TimerCost) -> float:
