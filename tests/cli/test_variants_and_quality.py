@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,7 @@ def test_generated_text_is_kept_only_when_asked_for(model: Path, data: Path) -> 
         (("--dtype", "fp64"), "fp32"),
         (("--quality-text", "/nowhere/text.txt"), "could not be read as text"),
         (("--prompt-tokens", "5000"), "positions for 64"),
+        (("--batch-size", "99999999999"), "the most is 2,147,483,647"),
     ],
 )
 def test_a_mistake_is_one_line_with_what_there_is(
@@ -94,3 +99,43 @@ def test_a_prompt_without_a_tokenizer_is_said(data: Path) -> None:
     answer = roofleet("profile", "gpt2", "--prompt", "hello", data=data)
     assert answer.returncode == 2
     assert "needs the tokenizer of 'gpt2'" in answer.stderr
+
+
+def test_a_cut_off_checkpoint_is_a_mistake_and_no_trace(model: Path, data: Path, tmp_path: Path) -> None:
+    """A copy that stopped half-way is said in one line."""
+    folder = tmp_path / "cut"
+    shutil.copytree(model, folder)
+    os.truncate(folder / "model.safetensors", 3000)
+    answer = roofleet("profile", str(folder), *SHORT, data=data)
+    assert answer.returncode == 2
+    assert f"{folder} could not be loaded" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_missing_tokenizer_is_said_before_anything_is_measured(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """transformers makes an empty one up from the configuration, which is none."""
+    folder = tmp_path / "bare"
+    shutil.copytree(model, folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "text.txt").write_text(TEXT)
+    text = ("--quality-text", str(tmp_path / "text.txt"))
+    answer = roofleet("profile", str(folder), *SHORT, *text, data=data)
+    assert answer.returncode == 2
+    assert "needs the tokenizer" in answer.stderr
+    assert "measuring" not in answer.stderr
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(model: Path, tmp_path: Path) -> None:
+    """What a scheduler sends leaves the run stored as cancelled."""
+    command = [sys.executable, "-m", "roofleet", "profile", str(model), *SHORT[:4], "--iterations", "100000"]
+    with subprocess.Popen([*command, "--data", str(tmp_path)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if "measuring" in line)
+        running.terminate()
+        running.stderr.read()
+    assert running.returncode == 130
+    found = roofleet("sql", "SELECT status FROM runs", "--format", "json", data=tmp_path)
+    assert json.loads(found.stdout) == [{"status": "cancelled"}]
