@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figure import Figure
 from benchmarks.silence import silence
-from roofleet.models import resolve
+from roofleet.naming.models import resolve
 from roofleet_agent.measuring.calibration import TimerCost, calibrate
 from roofleet_agent.measuring.clocks import HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer

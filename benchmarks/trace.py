@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from benchmarks.figure import Figure
-from roofleet.models import resolve
+from roofleet.naming.models import resolve
 from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload

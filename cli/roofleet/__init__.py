@@ -10,16 +10,16 @@ from roofleet_proto import __version__
 if TYPE_CHECKING:
     from torch import nn
 
-    from roofleet.client import Connection
-    from roofleet.watched import Watched
+    from roofleet.api.client import Connection
+    from roofleet.api.watched import Watched
     from roofleet_analysis.costs.registry import Formula, Op, Work
 
 __all__ = ["Op", "Work", "__version__", "connect", "formula", "profile"]
 
 
 def connect(address: str) -> Connection:
-    """A connection to a collector's SQL at `host:port`; see `roofleet.client.Connection`."""
-    from roofleet.client import connect as connect_to
+    """A connection to a collector's SQL at `host:port`; see `roofleet.api.client.Connection`."""
+    from roofleet.api.client import connect as connect_to
 
     return connect_to(address)
 
@@ -32,15 +32,15 @@ def profile(
     data: str | None = None,
     roofs: bool = True,
 ) -> Watched:
-    """Profiles a model where your own code calls it; see `roofleet.watched.Watched`."""
-    from roofleet.watched import Watched
+    """Profiles a model where your own code calls it; see `roofleet.api.watched.Watched`."""
+    from roofleet.api.watched import Watched
 
     return Watched(model, name, collector=collector, data=data, roofs=roofs)
 
 
 def formula(*names: str) -> Callable[[Formula], Formula]:
-    """Registers a cost formula for operators of your own; see `roofleet.formulas.formula`."""
-    from roofleet.formulas import formula as register
+    """Registers a cost formula for operators of your own; see `roofleet.api.formulas.formula`."""
+    from roofleet.api.formulas import formula as register
 
     return register(*names)
 

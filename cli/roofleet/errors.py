@@ -28,7 +28,7 @@ _USERS = {
     "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
     "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse", "StoreUnreadable"),
 }
-_UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.client": ("ServerAway",)}
+_UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.api.client": ("ServerAway",)}
 
 
 def status_of(error: BaseException) -> int | None:

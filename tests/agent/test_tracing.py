@@ -10,8 +10,8 @@ import torch
 from tests.support import TINY_GPT2, TINY_LLAMA, request
 from torch import nn
 
-from roofleet.analysis import analyze, phase_cost
-from roofleet.models import resolve
+from roofleet.analyzing.analysis import analyze, phase_cost
+from roofleet.naming.models import resolve
 from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import layers_of, trace

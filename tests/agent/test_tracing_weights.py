@@ -9,7 +9,7 @@ import torch
 from tests.support import TINY_GPT2, TINY_LLAMA, request
 from torch import nn
 
-from roofleet.analysis import phase_cost
+from roofleet.analyzing.analysis import phase_cost
 from roofleet_agent.engines.base import Session
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import TracedOp, trace

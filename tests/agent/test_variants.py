@@ -14,7 +14,7 @@ from tests.families import FAMILIES
 from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, ListSink, request
 from torch import nn
 
-from roofleet.analysis import phase_cost
+from roofleet.analyzing.analysis import phase_cost
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import WorkloadRefused

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from tests.support import collector, roofleet
 
-from roofleet.comparison import compared_layers, compared_phases, folded, read_run
-from roofleet.comparison_report import print_comparison, short_ids
+from roofleet.asking.comparison import compared_layers, compared_phases, folded, read_run
+from roofleet.asking.reading import Query, reading
 from roofleet.console import plain
 from roofleet.errors import UserError
-from roofleet.reading import Query, reading
-from roofleet.run_choice import chosen_runs
+from roofleet.naming.runs import chosen_runs
+from roofleet.reports.comparison import print_comparison, short_ids
 from roofleet_agent.rows import table_of
 from roofleet_analysis.costs import FORMULA_VERSION
 from roofleet_collector.store import Append, DuckDBStore

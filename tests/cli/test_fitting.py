@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, request
 
-from roofleet.analysis import analyze
-from roofleet.fitting import Memory, largest_sizes
+from roofleet.analyzing.analysis import analyze
+from roofleet.analyzing.fitting import Memory, largest_sizes
 from roofleet_agent import profiling
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.measuring.passes import PhaseMemory, memory_of
@@ -130,7 +130,7 @@ def test_a_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     the model can be asked again."""
     model, workload = request(TINY_GPT2), Workload(2, 8, 4)
     traced = memory(model, "fp32", workload)
-    monkeypatch.setattr("roofleet.fitting._MOST_OPS", 10)
+    monkeypatch.setattr("roofleet.analyzing.fitting._MOST_OPS", 10)
     found = largest_sizes(model, traced, workload, 2**30)
     assert [found[name]["value"] for name in ("batch_size", "prompt_tokens")] == [2, 8]
     assert {found[name]["limited_by"] for name in found} == {"search"}

@@ -14,8 +14,8 @@ from tests.support import ListSink, collector
 from tests.support import roofleet as command
 
 import roofleet
-from roofleet import formulas
-from roofleet.analysis import phase_cost
+from roofleet.analyzing.analysis import phase_cost
+from roofleet.api import formulas
 from roofleet_agent.tracing import TracedOp, TracedTensor, trace
 from roofleet_analysis.costs import FORMULAS, Cost, derive_op_costs
 from roofleet_analysis.costs.rows import stated_cost

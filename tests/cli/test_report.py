@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from roofleet.console import plain
-from roofleet.report import growth_text, print_run
-from roofleet.report_notes import variant_lines
+from roofleet.reports.notes import variant_lines
+from roofleet.reports.run import growth_text, print_run
 from roofleet_agent.rows import table_of
 from roofleet_collector.store import Append, DuckDBStore
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support import CollectorProcess, batch, collector, eventually, spans
 
-from roofleet.client import connect
+from roofleet.api.client import connect
 from roofleet_agent.rows import table_of
 from roofleet_proto import codec, services
 from roofleet_proto.records import Ack, Batch, Filter, Heartbeat, Hello, Welcome

@@ -12,7 +12,7 @@ from tests.families import FAMILIES, MIXTURES, Shape
 from tests.support import request
 from torch import nn
 
-from roofleet.analysis import analyze, phase_cost
+from roofleet.analyzing.analysis import analyze, phase_cost
 from roofleet_agent.engines.base import Session
 from roofleet_agent.measuring.passes import memory_of
 from roofleet_agent.profiling import kv_bytes_per_token, trace_phases

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.families import FAMILIES, Shape
 
-from roofleet.embedded import EmbeddedCollector
+from roofleet.running.destinations import EmbeddedCollector
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.engines.transformers import TransformersEngine

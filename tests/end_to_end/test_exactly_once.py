@@ -11,7 +11,7 @@ import grpc
 import pytest
 from tests.support import collector, eventually, spans, start_collector
 
-from roofleet.client import connect
+from roofleet.api.client import connect
 from roofleet_agent.errors import CollectorUnreachable
 from roofleet_agent.sending.spool import Spool
 from roofleet_agent.sending.uplink import Uplink, open_channel

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofleet import console
-from roofleet.analysis_report import print_analysis
 from roofleet.commands import options
 from roofleet.errors import UserError, needs
+from roofleet.reports.analysis import print_analysis
 
 if TYPE_CHECKING:
     from roofleet_analysis.catalogs.hardware import Hardware
@@ -55,7 +55,7 @@ def analyze(
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
-    from roofleet.models import resolve, suggesting
+    from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
 
@@ -73,7 +73,7 @@ def analyze(
         variant=parse(variant),
     )
     needs("agent", "torch")
-    from roofleet.analysis import analyze as analyze_model
+    from roofleet.analyzing.analysis import analyze as analyze_model
 
     with console.progress(request.name, quiet=json_output) as show:
         with suggesting(request):

@@ -36,10 +36,10 @@ def compare(
     """
     if len(runs) < 2:
         raise UserError(f"{runs[0]!r} is one run, a comparison needs two: `roofleet compare latest~1 latest`")
-    from roofleet.comparison import QUALITY, WHAT_RAN, compared_layers, compared_phases, read_run
-    from roofleet.comparison_report import print_comparison
-    from roofleet.reading import reading
-    from roofleet.run_choice import chosen_runs
+    from roofleet.asking.comparison import QUALITY, WHAT_RAN, compared_layers, compared_phases, read_run
+    from roofleet.asking.reading import reading
+    from roofleet.naming.runs import chosen_runs
+    from roofleet.reports.comparison import print_comparison
 
     with reading(server, data) as query:
         read = [read_run(query, run_id) for run_id in chosen_runs(query, runs)]

@@ -21,10 +21,10 @@ import typer
 from roofleet import console
 from roofleet.commands.serve import DEFAULT_DASHBOARD, DEFAULT_GRPC, DEFAULT_SQL
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
-from roofleet.folders import address
+from roofleet.naming.folders import address
 
 if TYPE_CHECKING:
-    from roofleet.client import Connection
+    from roofleet.api.client import Connection
 
 # Each with its options: an encoder has one step an iteration, so it takes more of them to know its median.
 MODELS = {"gpt2": (), "bert-base-uncased": ("--iterations", "15")}
@@ -47,7 +47,7 @@ def demo(
     """Start a collector, a dashboard and an agent here, profile two models, and show the results."""
     for extra, module in (("agent", "torch"), ("collector", "duckdb"), ("dashboard", "dash")):
         needs(extra, module)
-    from roofleet.report import print_run
+    from roofleet.reports.run import print_run
     from roofleet_collector.presence import running_collector
 
     once = once or os.environ.get("ONCE") == "1" or not sys.stdout.isatty()
@@ -121,7 +121,7 @@ def _agent_environment(data: Path) -> dict[str, str]:
 @contextmanager
 def _fleet(data: Path) -> Iterator[tuple[str, Connection, str]]:
     """Three processes, ready; whatever happens they are stopped in the end."""
-    from roofleet.client import connect
+    from roofleet.api.client import connect
 
     grpc, sql, pages = (_free(wanted) for wanted in (DEFAULT_GRPC, DEFAULT_SQL, DEFAULT_DASHBOARD))
     parts = {

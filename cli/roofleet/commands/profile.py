@@ -9,9 +9,9 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
+from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import UNREACHABLE, UserError, needs
-from roofleet.running import check_destination, dtype_for, open_runs
-from roofleet.signals import terminating_interrupts
+from roofleet.running.runs import check_destination, dtype_for, open_runs
 
 
 def profile(
@@ -49,7 +49,7 @@ def profile(
     does, by this command itself.
     """
     check_destination(collector, data)
-    from roofleet.models import resolve
+    from roofleet.naming.models import resolve
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
 
@@ -67,8 +67,8 @@ def profile(
         keep_outputs=keep_outputs,
         quality_text=options.text_of(quality_text),
     )
-    from roofleet.client import ServerAway
-    from roofleet.report import print_run, run_row
+    from roofleet.api.client import ServerAway
+    from roofleet.reports.run import print_run, run_row
     from roofleet_agent.registry import find_device
 
     with (

@@ -13,7 +13,7 @@ import typer
 
 from roofleet.commands import options
 from roofleet.errors import needs
-from roofleet.folders import address, data_folder
+from roofleet.naming.folders import address, data_folder
 
 DEFAULT_GRPC = "127.0.0.1:7700"
 DEFAULT_SQL = "127.0.0.1:7701"
@@ -90,7 +90,7 @@ def dashboard(
 ) -> None:
     """Serve the dashboard's pages."""
     needs("dashboard", "dash")
-    from roofleet.source import FlightSource
+    from roofleet.asking.source import FlightSource
     from roofleet_dashboard.app import create_app, serve
 
     address(server)

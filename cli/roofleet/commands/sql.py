@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from roofleet import console
+from roofleet.asking.reading import reading
 from roofleet.commands import options
 from roofleet.errors import UserError
-from roofleet.reading import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,13 +11,13 @@ import typer
 from roofleet import console
 from roofleet.commands import options
 from roofleet.commands.analyze import chosen_hardware
+from roofleet.commands.grid import numbers, settings, texts
+from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
-from roofleet.grid import numbers, settings, texts
-from roofleet.running import Runs, check_destination, dtype_for, open_runs
-from roofleet.signals import terminating_interrupts
+from roofleet.running.runs import Runs, check_destination, dtype_for, open_runs
 
 if TYPE_CHECKING:
-    from roofleet.sweeping import Sweep
+    from roofleet.running.sweeping import Sweep
     from roofleet_agent.devices.base import Device
     from roofleet_agent.workload import ModelRequest
     from roofleet_analysis.catalogs.hardware import Hardware
@@ -147,7 +147,7 @@ def sweep(
     }
     with terminating_interrupts(), open_runs(collector, data) as runs:
         needs("agent", "torch")
-        from roofleet import sweeping
+        from roofleet.running import sweeping
 
         if resume is not None:
             begun = sweeping.known_sweep(runs, resume)
@@ -169,9 +169,9 @@ def _plan(
     model: str, device: str, weights: options.WeightsChoice | None, asked: dict[str, list[Any]]
 ) -> tuple[ModelRequest, Device, dict[str, list[Any]]]:
     """The model, where it runs, and the axes of the sweep that was asked for."""
-    from roofleet.architecture import check_settings
-    from roofleet.counting import Nowhere
-    from roofleet.models import resolve, suggesting
+    from roofleet.analyzing.counting import Nowhere
+    from roofleet.naming.architecture import check_settings
+    from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.engines.checkpoints import load_config, published_dtype, task_of
     from roofleet_agent.registry import find_device
     from roofleet_agent.variants import parse
@@ -202,9 +202,9 @@ def _plan(
 
 def _again(runs: Runs, begun: Sweep) -> tuple[ModelRequest, Device]:
     """The model and the device of a sweep that was begun; UserError if this is another machine."""
-    from roofleet.counting import Nowhere
-    from roofleet.models import resolve
-    from roofleet.sweeping import devices_of
+    from roofleet.analyzing.counting import Nowhere
+    from roofleet.naming.models import resolve
+    from roofleet.running.sweeping import devices_of
     from roofleet_agent.inventory import device_id
     from roofleet_agent.registry import find_device
 
@@ -221,7 +221,7 @@ def _again(runs: Runs, begun: Sweep) -> tuple[ModelRequest, Device]:
 
 def _go_on(runs: Runs, begun: Sweep, request: ModelRequest, place: Device) -> dict[str, str]:
     """Does the points that are left; returns why points failed. Ends the command if it is interrupted."""
-    from roofleet import sweeping
+    from roofleet.running import sweeping
 
     todo = sweeping.missing_or_all(runs, begun)
     done = len(begun.points) - len(todo)
@@ -252,8 +252,8 @@ def _report(
     json_output: bool,
 ) -> None:
     """Prints the results; the status says so if there are none."""
-    from roofleet import sweeping
-    from roofleet.sweep_report import as_json, print_sweep, write_chart
+    from roofleet.reports.sweep import as_json, print_sweep, write_chart
+    from roofleet.running import sweeping
 
     rows = sweeping.results(runs, begun)
     if chart is not None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from roofleet import console
 from roofleet.errors import UserError
-from roofleet.folders import address, data_folder
+from roofleet.naming.folders import address, data_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from roofleet.embedded import Destination
+    from roofleet.running.destinations import Destination
     from roofleet_agent.devices.base import Device
     from roofleet_agent.sending.spool import Spool
     from roofleet_agent.workload import ModelRequest, Workload
@@ -83,8 +83,8 @@ class Runs:
 
         `options` go to `profiling.profile`. What a run that failed or was stopped had to say is delivered.
         """
-        from roofleet.formulas import stated_cost
-        from roofleet.models import suggesting
+        from roofleet.api.formulas import stated_cost
+        from roofleet.naming.models import suggesting
         from roofleet_agent import profiling
 
         try:
@@ -123,7 +123,7 @@ class Runs:
 
     def deliver(self) -> None:
         """Stores what is kept; UserError, saying where it stays, if the collector does not answer."""
-        from roofleet.embedded import kept
+        from roofleet.running.destinations import kept
         from roofleet_agent.errors import CollectorUnreachable
 
         try:
@@ -156,7 +156,7 @@ class Runs:
 @contextlib.contextmanager
 def open_runs(collector: str | None, data: Path | None) -> Iterator[Runs]:
     """Spool and destination for runs; both are closed in the end. It imports no torch."""
-    from roofleet.embedded import open_destination
+    from roofleet.running.destinations import open_destination
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder = data_folder(data)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from roofleet.fitting import Memory, largest_sizes, positions_of
+from roofleet.analyzing.fitting import Memory, largest_sizes, positions_of
 from roofleet_agent import profiling
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
 from roofleet_agent.engines.checkpoints import load_config, published_dtype
@@ -20,7 +20,7 @@ from roofleet_analysis.costs.rows import op_of, total
 from roofleet_analysis.roofline import lower_bound
 
 if TYPE_CHECKING:
-    from roofleet.running import Show
+    from roofleet.running.runs import Show
     from roofleet_agent.tracing import TraceResult
     from roofleet_analysis.catalogs.hardware import Hardware
 

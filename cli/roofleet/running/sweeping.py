@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from roofleet import console
-from roofleet.architecture import with_settings
-from roofleet.client import ServerAway
+from roofleet.api.client import ServerAway
 from roofleet.errors import UserError, line_of
+from roofleet.naming.architecture import with_settings
 from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id
 from roofleet_agent.variants import parse
@@ -31,7 +31,7 @@ from roofleet_analysis.sweeps import (
 from roofleet_dashboard import queries
 
 if TYPE_CHECKING:
-    from roofleet.running import Runs, Show
+    from roofleet.running.runs import Runs, Show
     from roofleet_agent.devices.base import Device
 
 
@@ -170,7 +170,7 @@ def run_points(
 def _run_point(
     runs: Runs, sweep: Sweep, point: Point, request: ModelRequest, device: Device, show: Show
 ) -> None:
-    from roofleet.counting import store_analysis, store_refusal
+    from roofleet.analyzing.counting import store_analysis, store_refusal
 
     changed = with_settings(request, settings_of(point), model_name(sweep.model, point))
     workload = Workload(

@@ -61,7 +61,7 @@ class RemoteCollector:
         """See Destination.query; the collector says where its SQL is."""
         import grpc
 
-        from roofleet.client import ServerAway, connect
+        from roofleet.api.client import ServerAway, connect
         from roofleet_proto.records import Filter
         from roofleet_proto.services import GET_COLLECTOR
 

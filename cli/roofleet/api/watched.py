@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from roofleet import console
 from roofleet.errors import UserError, needs
-from roofleet.running import check_destination, open_runs
+from roofleet.running.runs import check_destination, open_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +98,7 @@ class Watched:
         self._store(watch, status, reason)
 
     def _store(self, watch: Watch, status: str, reason: str | None) -> None:
-        from roofleet.formulas import stated_cost
+        from roofleet.api.formulas import stated_cost
 
         with open_runs(self._collector, self._data) as runs:
             runs.register(watch.device)
@@ -111,7 +111,7 @@ class Watched:
 
     def summary(self) -> None:
         """Prints the run's summary and slowest layers, as a table in a terminal or a notebook."""
-        from roofleet.report import print_run
+        from roofleet.reports.run import print_run
 
         self._check_stored()
         with open_runs(self._collector, self._data) as runs:

@@ -26,7 +26,7 @@ from roofleet_analysis.units import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from roofleet.sweeping import Sweep
+    from roofleet.running.sweeping import Sweep
     from roofleet_analysis.catalogs.hardware import Hardware
 
 Row = Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from roofleet.comparison import Row, Run, compared_layers, compared_phases, differences
+from roofleet.asking.comparison import Row, Run, compared_layers, compared_phases, differences
 from roofleet.console import table
 from roofleet_analysis.units import (
     UNKNOWN,

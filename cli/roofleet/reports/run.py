@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from roofleet.console import facts, table
-from roofleet.report_notes import print_notes, print_warnings, quality_facts
+from roofleet.reports.notes import print_notes, print_warnings, quality_facts
 from roofleet_analysis.comparison import t_quantile
 from roofleet_analysis.units import (
     UNKNOWN,

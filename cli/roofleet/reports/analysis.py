@@ -22,7 +22,7 @@ Found = dict[str, Any]
 
 
 def print_analysis(out: Console, result: Found) -> None:
-    """Prints what `roofleet.analysis.analyze` returned."""
+    """Prints what `roofleet.analyzing.analysis.analyze` returned."""
     from rich.markup import escape
 
     changed = "".join(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofleet.errors import UserError, needs
-from roofleet.folders import address, data_folder
+from roofleet.naming.folders import address, data_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ def reading(server: str | None, data: Path | None) -> Iterator[Query]:
     `server` is a collector's Flight SQL at HOST:PORT. Without one the data folder is asked, through the
     collector that holds it or straight on its file. UserError if both are named, or the folder has no data.
     """
-    from roofleet.client import connect
+    from roofleet.api.client import connect
 
     if server is not None and data is not None:
         raise UserError("give --server or --data, not both")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from roofleet.asking.reading import Query
 from roofleet.errors import UserError
-from roofleet.reading import Query
 from roofleet_analysis.units import moment_text
 
 _LATEST = re.compile(r"latest(?:~(\d+))?")

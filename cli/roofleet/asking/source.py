@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from roofleet.client import ServerAway, connect
+from roofleet.api.client import ServerAway, connect
 from roofleet.errors import UserError
 from roofleet_dashboard.source import SourceError
 

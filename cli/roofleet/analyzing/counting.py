@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from roofleet.fitting import Memory
-from roofleet.formulas import stated_cost
+from roofleet.analyzing.fitting import Memory
+from roofleet.api.formulas import stated_cost
 from roofleet_agent import profiling
 from roofleet_agent.devices.base import Device, DeviceInfo, Reading
 from roofleet_agent.inventory import device_id

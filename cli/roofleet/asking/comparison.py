@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from roofleet.asking.reading import Query
 from roofleet.errors import UserError
-from roofleet.reading import Query
 from roofleet_analysis.comparison import LAYER_SPREAD, Change, Sample, compare, sample
 
 Row = dict[str, Any]

@@ -1,0 +1,1 @@
+"""Reading what is stored: SQL wherever it lies, and comparisons over it."""
