@@ -1,0 +1,3 @@
+-- Roofs as observations kept with their conditions.
+
+SELECT 1;
