@@ -16,12 +16,13 @@ class ModelRequest:
 
     `origin` is `catalog` (configuration given in `config`), `hub`, `folder` or `module`
     (`package.module:factory`). `task` is `generate` or `encode`; None lets the configuration tell. `source`
-    says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer.
+    says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer. The
+    weights of a module are its `own`: only who wrote its factory knows where they are from.
     """
 
     name: str
     origin: Literal["catalog", "hub", "folder", "module"]
-    weights: Literal["random", "pretrained"]
+    weights: Literal["random", "pretrained", "own"]
     task: Literal["generate", "encode"] | None = None
     config: Mapping[str, Any] | None = None
     source: str | None = None

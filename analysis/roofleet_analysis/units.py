@@ -31,6 +31,7 @@ __all__ = [
     "tick_text",
     "time_text",
     "traffic_text",
+    "workload_text",
 ]
 
 UNKNOWN = "–"
@@ -166,6 +167,14 @@ def ago_text(seconds: Number) -> str:
         if value < limit:
             return f"{max(value, 0) / divisor:.0f} {unit} ago"
     return f"{value / 86_400:.0f} days ago"
+
+
+def workload_text(batch_size: int, prompt_tokens: int, new_tokens: int) -> str:
+    """What a run is given, such as `batch 2, 128 prompt tokens`; inputs without tokens have only a batch."""
+    parts = [f"batch {batch_size}"]
+    parts += [f"{prompt_tokens} prompt tokens"] if prompt_tokens else []
+    parts += [f"{new_tokens} new tokens"] if new_tokens else []
+    return ", ".join(parts)
 
 
 def moment_text(moment: datetime | None) -> str:

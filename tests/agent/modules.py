@@ -11,6 +11,11 @@ def with_inputs() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(3, 5, 4)
 
 
+def images() -> tuple[nn.Module, torch.Tensor]:
+    """A convolutional network and two images of three channels."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)), torch.zeros(2, 3, 8, 8)
+
+
 def no_module() -> int:
     """No module."""
     return 3

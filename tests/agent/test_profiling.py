@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
+from roofleet.console import plain
+from roofleet.naming.models import resolve
+from roofleet.reports.run import print_run
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import ModelNotFound, ModelRefused, OutOfMemory, WorkloadRefused
 from roofleet_agent.rows import table_of
 from roofleet_agent.workload import ModelRequest, Workload
+from roofleet_collector.store import Append, DuckDBStore
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +123,7 @@ def test_the_same_run_twice_counts_the_same() -> None:
 
 def test_a_run_that_fails_is_stored_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model whose forward raises leaves a failed run that says why."""
-    model = ModelRequest("tests.agent.modules:breaks_on_real_data", "module", "random")
+    model = ModelRequest("tests.agent.modules:breaks_on_real_data", "module", "own")
     sink = ListSink()
     with pytest.raises(RuntimeError, match="broken on purpose"):
         profiling.profile(model, CpuDevice(), "fp32", replace(TINY_WORKLOAD, iterations=1), sink)
@@ -128,11 +134,31 @@ def test_a_run_that_fails_is_stored_with_its_reason(monkeypatch: pytest.MonkeyPa
 def test_a_module_of_the_users_own_runs() -> None:
     """A factory's module is measured with the inputs it gives, their batch included."""
     sink = ListSink()
-    model = ModelRequest("tests.agent.modules:with_inputs", "module", "random")
+    model = ModelRequest("tests.agent.modules:with_inputs", "module", "own")
     profiling.profile(model, CpuDevice(), "fp32", TINY_WORKLOAD, sink)
     run = sink.rows("runs")[-1]
     assert (run["status"], run["batch_size"], run["prompt_tokens"]) == ("done", 3, 5)
     assert sink.rows("models")[0]["architecture"] == "Sequential"
+
+
+def test_images_have_no_tokens_and_a_modules_weights_are_its_own(tmp_path: Path) -> None:
+    """Two images of three channels are a batch of 2 with 0 tokens: a step has none, and no rate of them."""
+    sink = ListSink()
+    model = resolve("tests.agent.modules:images", None)
+    profiling.profile(model, CpuDevice(), "fp32", replace(TINY_WORKLOAD, iterations=3), sink)
+    run = sink.rows("runs")[-1]
+    assert (run["weights"], run["batch_size"], run["prompt_tokens"]) == ("own", 2, 0)
+    assert {step["tokens"] for step in sink.rows("steps")} == {0}
+    store = DuckDBStore(tmp_path)
+    store.append(Append({name: pa.concat_tables(rows) for name, rows in sink.tables.items()})).result()
+    console = plain(160)
+    with console.capture() as capture:
+        print_run(console, lambda sql, values: store.query(sql, values).read_all(), run["run_id"])
+    phases = store.query("SELECT tokens_per_step, bare_p50_ns FROM phase_summary").read_all().to_pylist()
+    store.close()
+    assert [(p["tokens_per_step"], p["bare_p50_ns"] > 0) for p in phases] == [(None, True)]
+    assert "own weights, batch 2\n" in capture.get()
+    assert "prompt tokens" not in capture.get()
 
 
 @pytest.mark.parametrize(
@@ -147,9 +173,7 @@ def test_a_module_of_the_users_own_runs() -> None:
 def test_a_factory_that_does_not_do_is_named(name: str, error: type[Exception], says: str) -> None:
     """A factory that is missing or gives something else is an error that says what to do."""
     with pytest.raises(error, match=says):
-        profiling.profile(
-            ModelRequest(name, "module", "random"), CpuDevice(), "fp32", TINY_WORKLOAD, ListSink()
-        )
+        profiling.profile(ModelRequest(name, "module", "own"), CpuDevice(), "fp32", TINY_WORKLOAD, ListSink())
 
 
 def test_more_tokens_than_positions_are_refused() -> None:
@@ -179,7 +203,7 @@ def test_rows_with_a_column_that_is_not_the_tables_are_an_error() -> None:
 
 def test_a_run_that_runs_out_of_memory_is_stored_with_its_peak() -> None:
     """The error says what to ask instead of the allocator's trace; the run is failed, with its peak."""
-    asked = ModelRequest("tests.agent.modules:needs_too_much", "module", "pretrained")
+    asked = ModelRequest("tests.agent.modules:needs_too_much", "module", "own")
     sink = ListSink()
     with pytest.raises(OutOfMemory, match=r"ran out of memory with .* GiB in use.*roofleet analyze"):
         profiling.profile(asked, CpuDevice(), "fp32", TINY_WORKLOAD, sink)

@@ -22,6 +22,8 @@ BY_VALUE = [
     [
         (units.time_text(34_173_816), "34.2 ms"),
         (units.time_text(0), "0 ns"),
+        (units.workload_text(2, 128, 4), "batch 2, 128 prompt tokens, 4 new tokens"),
+        (units.workload_text(8, 0, 0), "batch 8"),
         (units.time_text(999), "999 ns"),
         (units.time_text(999_700), "1.00 ms"),
         (units.time_text(45_300), "45.3 µs"),

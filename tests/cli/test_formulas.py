@@ -145,7 +145,7 @@ def test_costs_derived_again_keep_what_was_stated() -> None:
     from roofleet_agent.workload import ModelRequest
 
     sink = ListSink()
-    model = ModelRequest("tests.own_ops:with_formula", "module", "random")
+    model = ModelRequest("tests.own_ops:with_formula", "module", "own")
     profiling.profile(model, CpuDevice(), "fp32", TINY_WORKLOAD, sink, stated_cost=formulas.stated_cost)
     formulas.forget(*OWN)
     costs = derive_op_costs(sink.tables["ops"][0]).to_pylist()

@@ -17,7 +17,7 @@ REQUESTS = {
     "gpt2": request(TINY_GPT2),
     "llama": request(TINY_LLAMA),
     "bert": request(TINY_BERT),
-    "module": ModelRequest("tests.agent.modules:with_inputs", "module", "random"),
+    "module": ModelRequest("tests.agent.modules:with_inputs", "module", "own"),
 }
 
 

@@ -72,7 +72,7 @@ class ModuleSession:
         self.output: Any = None
         self._inputs = inputs
         first = next(_tensors(inputs), None)
-        self.prompt_tokens = int(first.shape[1]) if first is not None and first.dim() > 1 else 1
+        self.prompt_tokens = 0 if first is None else _tokens(module, first)
         self.batch_size = int(first.shape[0]) if first is not None and first.dim() > 0 else 1
         self.prompt_sha256: str | None = None
         if first is not None and not first.is_meta:
@@ -143,6 +143,19 @@ def _guess_inputs(module: nn.Module, workload: Workload) -> torch.Tensor:
         f"{type(module).__name__} has neither an embedding nor a linear layer to tell its inputs from: "
         "let the factory return (module, inputs)"
     )
+
+
+def _tokens(module: nn.Module, first: torch.Tensor) -> int:
+    """Tokens of each sequence: ids [batch, tokens], or [batch, tokens, features] unless a convolution is the
+    first to take them; 0 for all else, such as images and single vectors."""
+    if first.dim() == 2 and not first.is_floating_point():
+        return int(first.shape[1])
+    takes = (part for part in module.modules() if any(True for _ in part.parameters(recurse=False)))
+    return int(first.shape[1]) if first.dim() == 3 and not _is_convolution(next(takes, None)) else 0
+
+
+def _is_convolution(part: nn.Module | None) -> bool:
+    return isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def _moved(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -13,7 +13,7 @@ from roofleet_agent.errors import ModelNotFound
 from roofleet_agent.workload import ModelRequest
 from roofleet_analysis.catalogs.models import ModelEntry, find_model, nearest_models
 
-Weights = Literal["random", "pretrained"]
+Weights = Literal["random", "pretrained", "own"]
 
 
 def resolve(name: str, weights: Weights | None) -> ModelRequest:
@@ -24,7 +24,9 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     UserError with the nearest names if nothing fits.
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-        return ModelRequest(name, "module", weights or "pretrained")
+        if weights not in (None, "own"):
+            raise UserError(f"the weights of {name} are those its factory gives it: leave out --weights")
+        return ModelRequest(name, "module", "own")
     if not name.strip():
         raise UserError("MODEL is empty; `roofleet models` lists the catalogue")
     entry = find_model(name)

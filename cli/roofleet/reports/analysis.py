@@ -13,6 +13,7 @@ from roofleet_analysis.units import (
     flops_text,
     time_text,
     traffic_text,
+    workload_text,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ def print_analysis(out: Console, result: Found) -> None:
     )
     out.print(
         f"\n[bold]{escape(result['model'])}[/bold], {result['dtype']}{changed}, "
-        f"batch {result['batch_size']}, {result['prompt_tokens']} prompt tokens"
-        + (f", {result['new_tokens']} new tokens" if result["new_tokens"] else "")
+        + workload_text(result["batch_size"], result["prompt_tokens"], result["new_tokens"])
         + f", logits {result['logits']}"
     )
     kv, memory = result["kv_bytes_per_token"], result["memory"]

@@ -17,6 +17,7 @@ from roofleet_analysis.units import (
     percent_text,
     rate_text,
     time_text,
+    workload_text,
 )
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def _print_head(console: Console, row: dict[str, Any]) -> None:
     attention = f", {row['attention']} attention" if row["attention"] else ""
     console.print(
         f"\n[bold]{name}[/bold] on {device} ({row['device_kind']}), {row['dtype']}{how}{attention}, "
-        f"{row['weights']} weights, batch {row['batch_size']}, {row['prompt_tokens']} prompt tokens"
-        + (f", {row['new_tokens']} new tokens" if row["new_tokens"] else "")
+        f"{row['weights']} weights, "
+        + workload_text(row["batch_size"], row["prompt_tokens"], row["new_tokens"])
     )
 
 

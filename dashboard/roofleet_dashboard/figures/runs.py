@@ -62,8 +62,8 @@ COLUMNS = (
     GridColumn("energy_per_token_j", "Energy, J/token", "J", width=120),
     GridColumn("instrumentation_overhead", "Overhead, %", "%", OVERHEAD, 110),
     GridColumn("layer_time_coverage", "Coverage, %", "%", COVERAGE, 110),
-    GridColumn("weights", "Weights", meaning="Pretrained or random: random weights run as fast, but say "
-               "nothing sensible.", width=110, kind="text"),
+    GridColumn("weights", "Weights", meaning="Pretrained, random (as fast, but say nothing sensible), or "
+               "a module's own.", width=110, kind="text"),
     GridColumn("roof_source_kind", "Roofs", meaning="Where the roofs of MFU and MBU come from.", width=110,
                kind="text"),
     GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95,

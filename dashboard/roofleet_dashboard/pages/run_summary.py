@@ -8,6 +8,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from roofleet_analysis.units import workload_text
 from roofleet_dashboard import queries
 from roofleet_dashboard.figures.runs import bottleneck_table, phase_table, run_figures
 from roofleet_dashboard.figures.tables import figures_table
@@ -33,9 +34,7 @@ def summary(source: Source, run_id: str | None) -> Any:
     measured = run["status"] != "analyzed"
     where = f"on {run['device_name']} ({run['hostname']})" if measured else "· analysed, not run"
     title = f"{run['model_name']} · {run['dtype']} {where}"
-    workload = f"batch {run['batch_size']}, {run['prompt_tokens']} prompt tokens" + (
-        f", {run['new_tokens']} new tokens" if run["new_tokens"] else ""
-    )
+    workload = workload_text(run["batch_size"], run["prompt_tokens"], run["new_tokens"])
     parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
     if run["error"]:
         parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))

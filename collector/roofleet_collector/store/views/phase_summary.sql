@@ -2,7 +2,7 @@
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
 -- steps: Measured steps of the bare pass, over all iterations, warm-up left out.
--- tokens_per_step: Tokens a step processes, over the whole batch.
+-- tokens_per_step: Tokens a step processes, over the whole batch; NULL for inputs that are no tokens.
 -- bare_p50_ns: Median wall time of a step with nothing attached, in ns. This is the latency.
 -- bare_p5_ns: 5th percentile of the same, in ns.
 -- bare_p95_ns: 95th percentile of the same, in ns.
@@ -119,7 +119,7 @@ held AS (
            time_at_roof_ns(j.flops, j.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
     FROM joined j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
 )
-SELECT run_id, phase, steps, coalesce(tokens, phase_tokens) * batch_size AS tokens_per_step,
+SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size, 0) AS tokens_per_step,
        p50 AS bare_p50_ns, p5 AS bare_p5_ns, p95 AS bare_p95_ns, timed_p50 AS timed_p50_ns,
        overhead AS instrumentation_overhead,
        coverage AS layer_time_coverage,

@@ -9,11 +9,11 @@
 -- dtype: Type of weights and activations.
 -- variant: How the model was changed; `base` is unchanged.
 -- batch_size: Sequences in the batch.
--- prompt_tokens: Tokens of each prompt.
+-- prompt_tokens: Tokens of each prompt; 0 for other inputs, such as images.
 -- new_tokens: Tokens generated for each sequence.
 -- time_to_first_token_ns: Median bare prefill step, in ns; NULL for a model that does not generate.
 -- time_per_output_token_ns: Median bare decode step, in ns; NULL for a model that does not generate.
--- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward; NULL for a model watched in the user's own code, of which no iteration is bare throughout.
+-- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward; NULL without tokens and for a model watched in the user's own code, of which no iteration is bare throughout.
 -- peak_memory_bytes: Most memory in use at once during a step: weights, cache and activations, in bytes.
 -- energy_j: Energy the device used during the bare pass, in J.
 -- energy_per_token_j: The same for one token generated (processed, for a model that does not generate), in J.
@@ -23,7 +23,7 @@
 -- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time.
 -- status: `running`, `done`, `failed`, `cancelled`, or `analyzed`: counted without running, so that every time is NULL.
 -- started_at: When the run began.
--- weights: `pretrained` or `random`.
+-- weights: `pretrained`, `random`, or `own`: a module's, of which only who made it knows the origin.
 -- attention: Attention implementation.
 -- logits: `last` or `all`: which positions prefill computes logits for.
 -- parameters: Parameters of the model.
@@ -82,7 +82,7 @@ iterations AS (
     GROUP BY run_id
 ),
 counted AS (
-    SELECT run_id, batch_size * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END AS tokens
+    SELECT run_id, nullif(batch_size * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END, 0) AS tokens
     FROM runs
 )
 SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.kind AS device_kind,
