@@ -283,3 +283,24 @@ def test_every_device_can_be_matched(entry: Hardware) -> None:
     assert entry.device_patterns
     for pattern in entry.device_patterns:
         re.compile(pattern)
+
+
+# ---------------------------------------------------------------------- what a program can have
+
+
+@EVERY_DEVICE
+def test_what_a_program_can_have_has_a_source_or_is_called_an_estimate(entry: Hardware) -> None:
+    """It is less than the nominal, most of it all the same, and reported by somebody or said to be estimated;
+    what is offered to tensors leaves a reserve beside them."""
+    assert entry.memory_bytes * 0.9 < entry.usable_bytes <= entry.memory_bytes
+    assert (entry.usable_bytes < entry.memory_bytes) == (entry.kind != "cpu")
+    assert entry.usable_is_estimate or (entry.usable_source or "").startswith("https://")
+    assert 0 < entry.reserve_bytes == entry.usable_bytes - entry.offered_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"), [("t4", 14.56), ("l40s", 44.42), ("h100-sxm", 79.11), ("rtx-4090", 23.64)]
+)
+def test_what_torch_reports_is_what_can_be_had(name: str, gib: float) -> None:
+    """A T4 of "16 GB" has 14.56 GiB for a program, an L40S of "48 GB" 44.42."""
+    assert device(name).usable_bytes == pytest.approx(gib * GIB, rel=1e-6)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from roofleet.analyzing.bounding import room_on
 from roofleet.analyzing.fitting import Memory, largest_sizes, positions_of
 from roofleet_agent import profiling
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
@@ -79,12 +80,11 @@ def analyze(
         if largest:
             show(f"looking for what {chip.name} holds", 0.7 + 0.3 * number / len(hardware))
         searched = largest and request.origin != "module"
-        sizes = largest_sizes(request, memory, shape, chip.memory_bytes) if searched else None
+        sizes = largest_sizes(request, memory, shape, chip.offered_bytes) if searched else None
         found.append(
             {
                 "name": chip.name,
-                "memory_bytes": chip.memory_bytes,
-                "fits": needed <= chip.memory_bytes,
+                **room_on(chip, needed),
                 "largest": sizes,
                 "phases": {
                     phase: (asdict(bound) if (bound := lower_bound(cost, bounding, chip)) else None)

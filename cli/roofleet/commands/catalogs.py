@@ -48,13 +48,21 @@ def hardware(filter: Filter = "", json_output: Json = False) -> None:
     for h in found:
         roofs = {dtype: h.compute_roof(dtype) for dtype in ("fp32", "bf16", "fp16", "fp8", "int8")}
         rows.append(
-            [h.name, h.title, h.kind, capacity_text(h.memory_bytes), bandwidth_text(h.memory_bytes_per_s)]
+            [
+                h.name,
+                h.title,
+                h.kind,
+                capacity_text(h.memory_bytes),
+                ("≈ " if h.usable_is_estimate else "") + capacity_text(h.usable_bytes),
+                bandwidth_text(h.memory_bytes_per_s),
+            ]
             + [
                 rate_text(r.flops_per_s, "OP/s" if d == "int8" else "FLOP/s") if r else "–"
                 for d, r in roofs.items()
             ]
         )
-    headers = ["hardware", "title", "kind", "memory", "bandwidth", "fp32", "bf16", "fp16", "fp8", "int8"]
-    out().print(table(None, headers, rows, right=range(3, 10)))
+    headers = ["hardware", "title", "kind", "memory", "usable", "bandwidth"]
+    headers += ["fp32", "bf16", "fp16", "fp8", "int8"]
+    out().print(table(None, headers, rows, right=range(3, 11)))
     if not found:
         raise typer.Exit(1)

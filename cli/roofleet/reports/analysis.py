@@ -89,14 +89,18 @@ def _memory(phases: Found) -> Any:
 
 def _hardware(result: Found) -> Any:
     searched = any(chip["largest"] for chip in result["hardware"])
-    headers = ["hardware", "memory", "fits"] + (["largest batch", "largest prompt"] if searched else [])
-    right = [1, *((3, 4) if searched else ())]
+    headers = ["hardware", "memory", "offered", "fits"]
+    headers += ["largest batch", "largest prompt"] if searched else []
+    right = [1, 2, *((4, 5) if searched else ())]
     for phase in result["phases"]:
         right.append(len(headers))
         headers += [f"{phase} at least", "bound"]
     rows = []
     for chip in result["hardware"]:
-        cells = [chip["name"], capacity_text(chip["memory_bytes"]), "yes" if chip["fits"] else "no"]
+        about = "≈ " if chip["usable_is_estimate"] else ""
+        fits = "yes" if chip["fits"] else f"no: takes {chip['devices']:,}"
+        offered = about + capacity_text(chip["offered_bytes"])
+        cells = [chip["name"], capacity_text(chip["memory_bytes"]), offered, fits]
         if searched:
             cells += [_size(chip["largest"], name) for name in ("batch_size", "prompt_tokens")]
         for bound in chip["phases"].values():
@@ -117,7 +121,19 @@ def _size(largest: Found | None, name: str) -> str:
 
 def _notes(result: Found) -> Iterable[str]:
     """How figures were found, where that is not plain."""
-    yield "Memory is that of tensors; what kernels and the driver take comes on top."
+    yield "Memory is that of tensors; what kernels take comes on top."
+    chips = result["hardware"]
+    if chips:
+        reserves = " or ".join(capacity_text(r) for r in sorted({chip["reserve_bytes"] for chip in chips}))
+        yield (
+            "Offered is what a program can have of a device's memory (≈ where it is estimated) less a "
+            f"reserve of {reserves} for context and allocator."
+        )
+    if not all(chip["fits"] for chip in chips):
+        yield (
+            "Where it does not fit: the least number of devices, with weights, cache and activations split "
+            "evenly between them."
+        )
     searched = [chip["largest"] for chip in result["hardware"] if chip["largest"]]
     if searched:
         traced = sum(found["traced"] for chip in searched for found in chip.values())
