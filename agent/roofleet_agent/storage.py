@@ -7,10 +7,27 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+_SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+"""What a sparse tensor is stored as, by its layout."""
 
 
 def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors that hold the data: the tensor itself, or those inside one that wraps others."""
+    """The tensors that hold the data: the tensor itself, those inside one that wraps others or is
+    sparse, and none of one that waits for the first call to tell its shape."""
+    if is_lazy(tensor):
+        return
+    for name in _SPARSE.get(tensor.layout, ()):
+        yield getattr(tensor.detach(), name)()
+    if tensor.layout in _SPARSE:
+        return
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         yield tensor
@@ -45,7 +62,9 @@ def stored_bytes(module: nn.Module) -> int:
 def _packed(part: nn.Module) -> Iterator[torch.Tensor]:
     """Weights of torch's dynamic quantisation, which live in an object that is no parameter."""
     unpack: Any = getattr(part, "_weight_bias", None)
-    if callable(unpack) and not any(part.children()):  # a layer asks the part of it that holds them
+    if (
+        callable(unpack) and next(part.children(), None) is None
+    ):  # a layer asks the part of it that holds them
         for tensor in unpack():
             if isinstance(tensor, torch.Tensor):
                 yield tensor

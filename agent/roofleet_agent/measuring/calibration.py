@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ ROUNDS = 60
 class TimerCost:
     """What one timed call adds, in ns: to its own interval, and to the layer around it.
 
-    A layer's time is that of its forward; calling it belongs to the caller.
+    A layer's time is that of its call, from its first hook to its last; getting there is the caller's.
     """
 
     inside_ns: float
@@ -34,23 +35,23 @@ class TimerCost:
 
 
 def calibrate(clock: Clock) -> TimerCost | None:
-    """The cost of the timer's hooks on this machine now; None on an accelerator, where they run on the host
+    """The cost of noting an instant on this machine now; None on an accelerator, where it is done on the host
     while the device works and its events take no time of their own."""
     if not isinstance(clock, HostClock):
         return None
     model = nn.Sequential(*(nn.Identity() for _ in range(LAYERS)))
     x = torch.zeros(1)
     timer = LayerTimer(model, clock)
-    layers = [module.forward for module in model]
+    layers: list[Any] = [module._call_impl for module in model]
     rounds = []
     was_on = gc.isenabled()
     gc.disable()
     try:
         for _ in range(ROUNDS):
             begin = time.perf_counter_ns()
-            for forward in layers:
-                forward(x)
-            forwards = time.perf_counter_ns() - begin
+            for layer in layers:
+                layer(x)
+            inner = time.perf_counter_ns() - begin
             begin = time.perf_counter_ns()
             model.forward(x)
             bare = time.perf_counter_ns() - begin
@@ -58,12 +59,13 @@ def calibrate(clock: Clock) -> TimerCost | None:
                 timer.begin()
                 model(x)
                 *inside, whole = (interval.duration_ns for interval in timer.intervals())
-            rounds.append((forwards / LAYERS, bare / LAYERS, sum(inside) / LAYERS, whole / LAYERS))
+            rounds.append((inner / LAYERS, bare / LAYERS, sum(inside) / LAYERS, whole / LAYERS))
     finally:
         if was_on:
             gc.enable()
     # medians: a round that another process interrupted does not count
-    forward, call, interval, timed_call = (statistics.median(column) for column in zip(*rounds, strict=True))
-    inside_ns = max(interval - forward, 0.0)
-    outside_ns = max((timed_call - interval) - (call - forward), 0.0)
+    medians = (statistics.median(column) for column in zip(*rounds, strict=True))
+    inner_call, call, interval, timed_call = medians
+    inside_ns = max(interval - inner_call, 0.0)
+    outside_ns = max((timed_call - interval) - (call - inner_call), 0.0)
     return TimerCost(inside_ns, outside_ns)

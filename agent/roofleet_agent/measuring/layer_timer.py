@@ -1,4 +1,4 @@
-"""Times layers by hooks that only note an instant; the rest is worked out after the step.
+"""Times layers by noting an instant before and after each call; the rest is worked out after the step.
 
 Where hooking every layer at once would slow a step too much, the layers are timed in turns: a group of them
 in each step. A layer's own time is its interval less those of the layers it calls, so a group is some callers
@@ -7,14 +7,15 @@ together with everything they call.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
+from roofleet_agent.calling import Call, around
 from roofleet_agent.measuring.clocks import Clock
 
 _LEAVE = -1
@@ -67,6 +68,7 @@ class LayerTimer:
         self._calls: dict[int, set[int]] = {}
         self._layers: list[int] = []
         self._marks: list[Any] = []
+        self._thread = 0
 
     def groups(self, count: int) -> list[Group]:
         """Splits the layers into at most so many groups of like size, by the calls seen so far."""
@@ -88,52 +90,47 @@ class LayerTimer:
 
     @contextmanager
     def timing(self, group: Group | None = None, *, root: bool = True) -> Iterator[None]:
-        """Hooks the layers of a group, or all; when it ends every hook is off again, also after an error.
+        """Watches the layers of a group, or all; when it ends nothing is left on them, also after an error.
 
-        Without `root` the model itself is not hooked: who is called by its hooks says `enter` and `leave`.
+        Without `root` the model itself is not watched: who calls it says `enter` and `leave`.
         """
         self._current = group or self._whole
-        handles: list[RemovableHandle] = []
-        leave = self._leave()
-        try:
-            for index in sorted(self._current.timed if root else self._current.timed - {0}):
-                module = self._modules[index]
-                # First in and last out: what other hooks of the layer do belongs to the layer.
-                handles.append(module.register_forward_pre_hook(self._enter(index), prepend=True))
-                handles.append(module.register_forward_hook(leave, always_call=True))
+        layers = sorted(self._current.timed if root else self._current.timed - {0})
+        with around((self._modules[index], self._noting(index)) for index in layers):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def enter(self) -> None:
         """Notes that the model itself begins."""
-        self._enter(0)(self._modules[0], ())
+        self._layers.append(0)
+        self._marks.append(self._clock.mark())
 
     def leave(self) -> None:
         """Notes that the model itself ends."""
-        self._leave()(self._modules[0], (), None)
+        self._marks.append(self._clock.mark())
+        self._layers.append(_LEAVE)
 
-    def _enter(self, index: int) -> Callable[..., None]:
-        note, append, mark = self._layers.append, self._marks.append, self._clock.mark
+    def _noting(self, index: int) -> Callable[[Call], Call]:
+        layers, marks, mark, whose = self._layers, self._marks, self._clock.mark, threading.get_ident
 
-        def enter(module: nn.Module, args: Any) -> None:
-            note(index)
-            append(mark())  # last, so that the hook's own time is the caller's
+        def noting(call: Call) -> Call:
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                if whose() != self._thread:  # the same layers at work for somebody else
+                    return call(*args, **kwargs)
+                layers.append(index)
+                marks.append(mark())  # last, so that the noting's own time is the caller's
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    marks.append(mark())  # first, for the same reason
+                    layers.append(_LEAVE)
 
-        return enter
+            return noted
 
-    def _leave(self) -> Callable[..., None]:
-        note, append, mark = self._layers.append, self._marks.append, self._clock.mark
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            append(mark())  # first, for the same reason
-            note(_LEAVE)
-
-        return leave
+        return noting
 
     def begin(self) -> None:
-        """Forgets the last step and marks the start of the next."""
+        """Forgets the last step and marks the start of the next, which is this thread's."""
+        self._thread = threading.get_ident()
         self._layers.clear()
         self._marks.clear()
         self._layers.append(_LEAVE)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.hooks import RemovableHandle
 
+from roofleet_agent.calling import Call, around
 from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
 
@@ -76,7 +76,7 @@ class MemoryTracker(TorchDispatchMode):
         self._at_peak: tuple[int, ...] = ()
         self._peak_place: tuple[str | None, str | None] = (None, None)
         self._made_bytes = 0
-        self._open: list[tuple[LayerMemory, int]] = []
+        self._open: list[LayerMemory] = []
         self.layers: list[LayerMemory] = []
 
     def __torch_dispatch__(
@@ -106,7 +106,7 @@ class MemoryTracker(TorchDispatchMode):
         self._made_bytes += size
         if self.live_bytes > self.peak_bytes:
             self._note_peak(func)
-        for layer, _ in self._open:
+        for layer in self._open:
             layer.peak_bytes = max(layer.peak_bytes, self.live_bytes)
 
     def _gone(self, address: int) -> Callable[[Any], None]:
@@ -121,7 +121,7 @@ class MemoryTracker(TorchDispatchMode):
     def _note_peak(self, func: Any) -> None:
         self.peak_bytes = self.live_bytes
         self._at_peak = tuple(self._alive.values())
-        path = self._open[-1][0].path if self._open else None
+        path = self._open[-1].path if self._open else None
         self._peak_place = (path, None if func is None else op_name(func))
 
     def begin_step(self, cache: Iterable[torch.Tensor]) -> None:
@@ -146,29 +146,27 @@ class MemoryTracker(TorchDispatchMode):
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
-        """Notes each layer's memory; when it ends every hook is off again."""
-        handles: list[RemovableHandle] = []
-        try:
-            for path, module in model.named_modules():
-                handles.append(module.register_forward_pre_hook(self._enter(path)))
-                handles.append(module.register_forward_hook(self._leave, always_call=True))
+        """Notes each layer's memory; when it ends nothing is left on them."""
+        with around((module, self._noting(path)) for path, module in model.named_modules()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _enter(self, path: str) -> Callable[..., None]:
-        def enter(*_: Any) -> None:
-            layer = LayerMemory(path, enter_bytes=self.live_bytes, peak_bytes=self.live_bytes)
-            self._open.append((layer, self._made_bytes))
+    def _noting(self, path: str) -> Callable[[Call], Call]:
+        def noting(call: Call) -> Call:
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                entry = LayerMemory(path, self.live_bytes, peak_bytes=self.live_bytes)
+                made_before = self._made_bytes
+                self._open.append(entry)
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    self._open.pop()
+                    entry.exit_bytes = self.live_bytes
+                    entry.allocated_bytes = self._made_bytes - made_before
+                    self.layers.append(entry)
 
-        return enter
+            return noted
 
-    def _leave(self, *_: Any) -> None:
-        layer, made_before = self._open.pop()
-        layer.exit_bytes = self.live_bytes
-        layer.allocated_bytes = self._made_bytes - made_before
-        self.layers.append(layer)
+        return noting
 
 
 def _was_there(tensor: torch.Tensor, func: Any, args: Sequence[Any]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from roofleet_agent.storage import plain_tensors
 
@@ -71,14 +72,20 @@ def layers_of(model: nn.Module) -> list[Layer]:
                 layer_index=index,
                 depth=0 if path == "" else path.count(".") + 1,
                 module_type=type(module).__name__,
-                role=role_of(path, type(module).__name__, not any(module.children())),
+                role=role_of(path, type(module).__name__, is_leaf(module)),
                 block_index=block_index_of(path),
-                is_leaf=not any(module.children()),
-                parameters=sum(p.numel() for p in own),
+                is_leaf=is_leaf(module),
+                parameters=sum(p.numel() for p in own if not is_lazy(p)),
                 parameter_bytes=sum(t.numel() * t.element_size() for p in own for t in plain_tensors(p)),
             )
         )
     return layers
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether no module lies inside; the modules are not asked for their truth, which some tell by a length
+    that they have not."""
+    return next(module.children(), None) is None
 
 
 def block_index_of(path: str) -> int | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
@@ -166,8 +165,8 @@ class Recorder(TorchDispatchMode):
                 self._producer[operand.storage] = path
         self._seen.append(_Seen(path, name, inputs, outputs, is_view, attributes))
 
-    def leaves_the_model(self, model: nn.Module, args: Any, output: Any) -> None:
-        """A hook of the model: what it gives back flows to the model itself."""
+    def leaves_the_model(self, output: Any) -> None:
+        """What the model gives back flows to the model itself."""
         self._flow([self._operand(tensor) for tensor in tensors_in(output)], "")
 
     def _flow(self, operands: Sequence[_Operand], target: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from torch.utils.hooks import RemovableHandle
 
+from roofleet_agent.calling import Call, around
 from roofleet_agent.tracing.recorder import Recorder, WholeProducts
 from roofleet_agent.tracing.records import TraceResult
 
@@ -32,23 +32,33 @@ def trace(
 
     `cache` gives the tensors of the key-value cache; it is asked before and after the call.
     `experts_per_token` becomes an attribute of products with picked experts, whose shapes do not tell it. The
-    model is left as it was: the hooks that follow the layers are taken off again, also if the call fails.
+    model is left as it was: what follows the layers is taken off again, also if the call fails.
     """
     recorder = Recorder(experts_per_token)
     recorder.mark(_state_of(model), "weight")
     recorder.mark(cache(), "kv")
-    leaving = model.register_forward_hook(recorder.leaves_the_model)
-    try:
-        # What is compiled, flex attention and its masks included, runs as it was written: a mode that looks
-        # on keeps it from being compiled, which some functions insist on.
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            with follow_layers(model, recorder.path_stack):
-                with recorder, _wrapped_weights_whole(model, recorder):
-                    call()
-    finally:
-        leaving.remove()
+    # What is compiled, flex attention and its masks included, runs as it was written: a mode that looks on
+    # keeps it from being compiled, which some functions insist on.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        with follow_layers(model, recorder.path_stack), around([(model, _leaving(recorder))]):
+            with recorder, _wrapped_weights_whole(model, recorder):
+                call()
     recorder.mark(cache(), "kv")
     return recorder.result()
+
+
+def _leaving(recorder: Recorder) -> Callable[[Call], Call]:
+    """What the model gives back flows to the model itself."""
+
+    def leaving(call: Call) -> Call:
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            recorder.leaves_the_model(output)
+            return output
+
+        return seen
+
+    return leaving
 
 
 def _state_of(model: nn.Module) -> Iterator[torch.Tensor]:
@@ -73,19 +83,19 @@ def _wrapped_weights_whole(model: nn.Module, recorder: Recorder) -> Iterator[Non
 @contextmanager
 def follow_layers(model: nn.Module, stack: list[str]) -> Iterator[None]:
     """Keeps the path of the layer that is running on top of `stack`."""
-    handles: list[RemovableHandle] = []
 
-    def enter(path: str) -> Callable[..., None]:
-        return lambda *_: stack.append(path)
+    def following(path: str) -> Callable[[Call], Call]:
+        def followed(call: Call) -> Call:
+            def inside(*args: Any, **kwargs: Any) -> Any:
+                stack.append(path)
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    stack.pop()
 
-    def leave(*_: Any) -> None:
-        stack.pop()
+            return inside
 
-    try:
-        for path, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(enter(path), prepend=True))
-            handles.append(module.register_forward_hook(leave, always_call=True))
+        return followed
+
+    with around((module, following(path)) for path, module in model.named_modules()):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
