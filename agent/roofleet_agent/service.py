@@ -15,7 +15,7 @@ from roofleet_agent.inventory import device_id, device_row, host_id, host_row
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.sending.attach import Attachment
-from roofleet_agent.sending.spool import Spool
+from roofleet_agent.sending.spool import AGENT_SPOOL, Spool, run_spool
 from roofleet_agent.sending.uplink import Uplink, open_channel
 from roofleet_proto import __version__
 from roofleet_proto.records import Hello
@@ -54,20 +54,23 @@ def take_readings(sink: Sink, devices: list[Device]) -> None:
 
 
 class AgentService:
-    """An agent attached to one collector; `run` returns after `stop`."""
+    """An agent attached to one collector; `run` returns after `stop`.
+
+    It also sends what runs in the same folder have kept for that collector, which was away. What they store
+    in the folder itself, or keep for another collector, is none of its business.
+    """
 
     def __init__(self, collector: str, folder: Path) -> None:
-        self._spool = Spool(folder / "spool.sqlite")
+        self._spool = Spool(folder / AGENT_SPOOL)
+        self._kept = run_spool(folder, collector)
+        self._kept_spool: Spool | None = None
         self._channel: Any = open_channel(collector)
         self._devices = discover_devices(wake_accelerators=False)
         hello = Hello(self._spool.agent_id, host_id(), socket.gethostname(), __version__)
         self._attachment = Attachment(hello, self._spool, self._channel)
-        self._uplink = Uplink(self._spool, self._channel)
+        self._uplinks: list[Uplink] = []
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._uplink.run, name="roofleet-uplink", daemon=True),
-            threading.Thread(target=self._attachment.run, name="roofleet-attach", daemon=True),
-        ]
+        self._threads = [threading.Thread(target=self._attachment.run, name="roofleet-attach", daemon=True)]
 
     def stop(self) -> None:
         """Asks `run` to end."""
@@ -81,11 +84,14 @@ class AgentService:
         for device in self._devices:
             for gauge, why in device.read().unavailable.items():
                 log.info("%s: no %s (%s)", device.info.name, gauge, why)
-        for thread in self._threads:
-            thread.start()
+        self._threads[0].start()
+        self._send(self._spool)
         full = False
         while not self._stopping.wait(READING_PERIOD_S):
             try:
+                if self._kept_spool is None and self._kept.exists():
+                    self._kept_spool = Spool(self._kept)
+                    self._send(self._kept_spool)
                 if self._spool.size_bytes() < MAX_SPOOLED_READINGS_BYTES:
                     take_readings(self._spool, self._devices)
                     full = False
@@ -96,9 +102,19 @@ class AgentService:
                 if not full:
                     log.warning("%s; readings are not kept until it is", error)
                 full = True
-        self._uplink.stop()
+        for uplink in self._uplinks:
+            uplink.stop()
         self._attachment.stop()
         for thread in self._threads:
             thread.join(timeout=2)
         self._channel.close()
         self._spool.close()
+        if self._kept_spool is not None:
+            self._kept_spool.close()
+
+    def _send(self, spool: Spool) -> None:
+        uplink = Uplink(spool, self._channel)
+        thread = threading.Thread(target=uplink.run, name="roofleet-uplink", daemon=True)
+        self._uplinks.append(uplink)
+        self._threads.append(thread)
+        thread.start()

@@ -15,9 +15,10 @@ from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
 from roofleet_collector.fleet import Roster
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.ingest import Ingest
-from roofleet_collector.presence import Running, address_text, leave_note
+from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore
+from roofleet_collector.store.visits import PATIENCE_S, open_when_free
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ async def serve(
 
     Raises StoreInUse or AddressInUse before anything is served.
     """
-    store = DuckDBStore(folder)
+    # another collector stays, everybody else lets go of the folder in a moment
+    patience_s = 0.0 if running_collector(folder) else PATIENCE_S
+    store = await asyncio.to_thread(open_when_free, folder, patience_s)
     try:
         rederive_outdated(store)
         flight = FlightSqlServer(store.reader, *sql_at)

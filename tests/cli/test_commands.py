@@ -19,7 +19,7 @@ import pytest
 from tests.support import TINY_GPT2, collector, eventually, roofleet, start_collector
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from roofleet_agent.sending.spool import Spool
+from roofleet_agent.sending.spool import Spool, run_spool
 
 QUICK = ("--prompt-tokens", "8", "--new-tokens", "4", "--iterations", "2", "--warmup", "0")
 COMMANDS = (
@@ -215,27 +215,31 @@ def test_a_wrong_option_is_a_mistake(arguments: list[str], says: str, data: Path
 
 def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp_path: Path) -> None:
     """The warning comes within five seconds of asking, the run stays in the spool with status 3, and the next
-    profile that reaches a collector sends both."""
+    profile that reaches the collector sends both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     (tmp_path / "roofs.json").write_text((data / "roofs.json").read_text())
     process = subprocess.Popen(
-        [sys.executable, "-m", "roofleet", "profile", str(tiny), "--collector", "127.0.0.1:9", *QUICK],
+        [sys.executable, "-m", "roofleet", "profile", str(tiny), "--collector", address, *QUICK],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"ROOFLEET_DATA": str(tmp_path), "PATH": "", "HOME": str(tmp_path)},
+        env=os.environ | {"ROOFLEET_DATA": str(tmp_path), "HOME": str(tmp_path)},
     )
     assert process.stderr is not None
     begin = time.monotonic()
     first = process.stderr.readline()
     assert time.monotonic() - begin < 5 + 5  # five seconds, and as much again for a busy machine
-    assert "no collector answers at 127.0.0.1:9" in first
+    assert f"no collector answers at {address}" in first
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 3
     assert "kept in" in rest
     assert "Traceback" not in rest
-    spool = Spool(tmp_path / "spool.sqlite")
+    spool = Spool(run_spool(tmp_path, address))
     assert spool.count() > 0
-    with collector(tmp_path / "collector") as running:
+    running = start_collector(tmp_path / "collector", address)
+    try:
         answer = roofleet("profile", str(tiny), "--collector", running.grpc, *QUICK, "--json", data=tmp_path)
         assert answer.returncode == 0, answer.stderr
         found = roofleet(
@@ -248,6 +252,8 @@ def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp
             data=tmp_path,
         )
         assert json.loads(found.stdout) == [{"runs": 2}]
+    finally:
+        running.terminate()
     assert spool.count() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -19,6 +20,20 @@ from roofleet_proto.services import MAX_MESSAGE_BYTES
 ROWS_PER_BATCH = 4096
 MAX_BATCH_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 """The largest rows of one batch: what a message may hold, less its other fields."""
+
+AGENT_SPOOL = "spool.sqlite"
+"""What an attached agent sends, and what a release before that had one spool for all has left."""
+
+
+def run_spool(folder: Path, collector: str | None) -> Path:
+    """The spool of runs in a folder that go to one collector, or without one into the folder itself.
+
+    It is another file than an attached agent's, who would send to its own collector what it finds.
+    """
+    if collector is None:
+        return folder / "local.sqlite"
+    return folder / f"to-{re.sub(r'[^A-Za-z0-9.-]', '_', collector)}.sqlite"
+
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (agent_id TEXT NOT NULL);

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roofleet import console
 from roofleet.errors import UserError, needs
 from roofleet.naming.folders import address, data_folder
 
@@ -21,8 +22,8 @@ Query = Callable[[str, Sequence[object]], "pa.Table"]
 def reading(server: str | None, data: Path | None) -> Iterator[Query]:
     """A function that answers SQL while the block runs.
 
-    `server` is a collector's Flight SQL at HOST:PORT. Without one the data folder is asked, through the
-    collector that holds it or straight on its file. UserError if both are named, or the folder has no data.
+    `server` is a collector's Flight SQL at HOST:PORT. Without one the data folder is asked, as
+    `asking_folder` does. UserError if both are named, or the folder has no data.
     """
     from roofleet.api.client import connect
 
@@ -34,24 +35,47 @@ def reading(server: str | None, data: Path | None) -> Iterator[Query]:
             yield connection.sql
         return
     folder = data_folder(data)
+    store_kept(folder)
+    yield asking_folder(folder)
+
+
+def asking_folder(folder: Path) -> Query:
+    """A function that asks a data folder, through the collector that holds it at the moment or straight on
+    its file, which it holds only meanwhile. UserError, when it is called, if there are no data."""
     from roofleet_collector.presence import running_collector
 
-    running = running_collector(folder)
-    if running is not None:
-        with connect(running.sql) as connection:
-            yield connection.sql
-        return
-    needs("collector", "duckdb")
-    from roofleet_collector.store import DuckDBStore
-    from roofleet_collector.store.duckdb_store import FILE_NAME
+    def ask(sql: str, parameters: Sequence[object]) -> pa.Table:
+        from roofleet.api.client import connect
 
-    if not (folder / FILE_NAME).exists():
-        raise UserError(
-            f"{folder} holds no data yet: run `roofleet profile MODEL` first, or name a folder with --data "
-            "or a collector with --server"
-        )
-    store = DuckDBStore(folder)
+        running = running_collector(folder)
+        if running is not None:
+            with connect(running.sql) as connection:
+                return connection.sql(sql, parameters)
+        needs("collector", "duckdb")
+        from roofleet_collector.store.visits import holds_data, visited
+
+        if not holds_data(folder):
+            raise UserError(
+                f"{folder} holds no data yet: run `roofleet profile MODEL` first, or name a folder with "
+                "--data or a collector with --server"
+            )
+        return visited(folder).query(sql, parameters)
+
+    return ask
+
+
+def store_kept(folder: Path) -> None:
+    """Stores what an earlier run kept in the folder, because its store was held by others or was missing."""
+    from roofleet.running.destinations import DataFolder, NotDelivered
+    from roofleet_agent.sending.spool import Spool, run_spool
+
+    if not run_spool(folder, None).exists():
+        return
+    spool = Spool(run_spool(folder, None))
     try:
-        yield lambda sql, parameters: store.query(sql, parameters).read_all()
+        if spool.count():
+            DataFolder(folder).deliver(spool)
+    except NotDelivered as error:
+        console.err().print(f"warning: runs in {spool.path} are not shown: {error}", markup=False)
     finally:
-        store.close()
+        spool.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,12 +19,16 @@ REACH_S = 2.5
 
 
 class Destination(Protocol):
-    """Takes a spool's rows and answers SQL over them; `warning` is why it may not be able to, or empty."""
+    """Takes a spool's rows and answers SQL over them; `warning` is why it may not be able to, or empty.
 
+    `collector` is the address that rows are kept for, None for those that are stored in the folder.
+    """
+
+    collector: str | None
     warning: str
 
     def deliver(self, spool: Spool) -> None:
-        """Stores everything in the spool; what is not stored stays in it."""
+        """Stores everything in the spool; NotDelivered if that cannot be, and what is left stays in it."""
         ...
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
@@ -35,6 +40,10 @@ class Destination(Protocol):
         ...
 
 
+class NotDelivered(Exception):
+    """Rows stay in their spool; the message says why."""
+
+
 class RemoteCollector:
     """A collector at HOST:PORT; `warning` says so if it did not answer when it was first asked."""
 
@@ -43,6 +52,7 @@ class RemoteCollector:
         from roofleet_agent.sending.uplink import open_channel, wait_until_ready
 
         self.address = address
+        self.collector: str | None = address
         self._channel: Any = open_channel(address)
         self.warning = ""
         try:
@@ -51,11 +61,15 @@ class RemoteCollector:
             self.warning = str(error)
 
     def deliver(self, spool: Spool) -> None:
-        """See Destination.deliver; CollectorUnreachable if the collector does not answer."""
+        """See Destination.deliver."""
+        from roofleet_agent.errors import CollectorUnreachable
         from roofleet_agent.sending.uplink import Uplink, wait_until_ready
 
-        wait_until_ready(self._channel, self.address, REACH_S)
-        Uplink(spool, self._channel).drain(30.0)
+        try:
+            wait_until_ready(self._channel, self.address, REACH_S)
+            Uplink(spool, self._channel).drain(30.0)
+        except CollectorUnreachable as error:
+            raise NotDelivered(str(error)) from None
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query; the collector says where its SQL is."""
@@ -79,57 +93,110 @@ class RemoteCollector:
 
 
 class EmbeddedCollector:
-    """The collector's ingest and store in this process, on a data folder nobody else holds."""
+    """The collector's ingest and store in this process, on a data folder that nobody holds for long.
 
-    warning = ""
+    The store is open only while rows are stored or a query runs, so that others take their turns.
+    """
+
+    collector: str | None = None
 
     def __init__(self, folder: Path) -> None:
-        needs("collector", "duckdb")
-        from roofleet_collector.ingest import Ingest
-        from roofleet_collector.store import DuckDBStore
+        self._folder = folder
+        self.warning = ""
+        try:
+            needs("collector", "duckdb")
+        except UserError as error:
+            self.warning = str(error)
+        else:
+            from roofleet_collector.store.visits import visited
 
-        self._store = DuckDBStore(folder)
-        self._ingest = Ingest(self._store)
+            visited(folder).check()
 
     def deliver(self, spool: Spool) -> None:
         """See Destination.deliver."""
-        while batches := spool.pending():
-            for batch in batches:
-                try:
-                    self._ingest.take(batch).result()
-                except ValueError as error:
-                    spool.set_aside(batch.sequence, str(error))
-                else:
-                    spool.acknowledge([batch.sequence])
+        if self.warning:
+            raise NotDelivered(self.warning)
+        from roofleet_collector.errors import StoreInUse, StoreUnreadable
+        from roofleet_collector.ingest import Ingest
+        from roofleet_collector.store.visits import visited
+
+        try:
+            with visited(self._folder).writing() as store:
+                ingest = Ingest(store)
+                while batches := spool.pending():
+                    for batch in batches:
+                        try:
+                            ingest.take(batch).result()
+                        except ValueError as error:
+                            spool.set_aside(batch.sequence, str(error))
+                        else:
+                            spool.acknowledge([batch.sequence])
+        except (StoreInUse, StoreUnreadable) as error:
+            raise NotDelivered(str(error)) from None
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query."""
-        return self._store.query(sql, parameters).read_all()
+        if self.warning:
+            raise UserError(self.warning)
+        from roofleet_collector.store.visits import visited
+
+        return visited(self._folder).query(sql, parameters)
 
     def close(self) -> None:
         """See Destination.close."""
-        self._store.close()
 
 
-def open_destination(collector: str | None, folder: Path) -> RemoteCollector | EmbeddedCollector:
-    """The collector named, else the one that holds the folder, else one in this process."""
-    if collector is not None:
-        return RemoteCollector(collector)
-    from roofleet_collector.presence import running_collector
+class DataFolder:
+    """A data folder: the collector that holds it at the moment, or else this process itself."""
 
-    running = running_collector(folder)
-    if running is not None:
+    collector: str | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._embedded = EmbeddedCollector(folder)
+        with self._holder() as holder:
+            self.warning = "" if holder is not None else self._embedded.warning
+
+    def deliver(self, spool: Spool) -> None:
+        """See Destination.deliver."""
+        with self._holder() as holder:
+            (holder or self._embedded).deliver(spool)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """See Destination.query."""
+        with self._holder() as holder:
+            return (holder or self._embedded).query(sql, parameters)
+
+    def close(self) -> None:
+        """See Destination.close."""
+
+    @contextmanager
+    def _holder(self) -> Iterator[RemoteCollector | None]:
+        from roofleet_collector.presence import running_collector
+
+        running = running_collector(self._folder)
+        if running is None:
+            yield None
+            return
         remote = RemoteCollector(running.grpc)
-        if not remote.warning:
-            return remote
-        remote.close()
-    return EmbeddedCollector(folder)
+        try:
+            yield None if remote.warning else remote
+        finally:
+            remote.close()
 
 
-def kept(spool: Path, why: str) -> UserError:
+def open_destination(collector: str | None, folder: Path) -> RemoteCollector | DataFolder:
+    """The collector named, else the data folder."""
+    return DataFolder(folder) if collector is None else RemoteCollector(collector)
+
+
+def kept(spool: Path, collector: str | None, why: str) -> UserError:
     """The error of a run that was measured and not delivered."""
-    return UserError(
-        f"{why}\nThe run is kept in {spool} and sent by the next `roofleet agent` or "
-        "`roofleet profile` that uses that spool and reaches a collector",
-        UNREACHABLE,
-    )
+    if collector is None:
+        sent = "stored by the next command that runs or asks something with that data folder"
+    else:
+        sent = (
+            "sent by the next `roofleet agent` or `roofleet profile` with that data folder and "
+            f"--collector {collector}"
+        )
+    return UserError(f"{why}\nThe run is kept in {spool} and {sent}", UNREACHABLE)

@@ -53,11 +53,11 @@ class Runs:
     """
 
     def __init__(self, folder: Path, destination: Destination) -> None:
-        from roofleet_agent.sending.spool import Spool
+        from roofleet_agent.sending.spool import Spool, run_spool
 
         self.folder = folder
         self._destination = destination
-        self._spool = Spool(folder / "spool.sqlite")
+        self._spool = Spool(run_spool(folder, destination.collector))
         self.spool = self._spool.path
         self.sink = _Noting(self._spool)
         self._said: set[int] = set()
@@ -122,14 +122,14 @@ class Runs:
         self.sink.write(table, table_of(table, rows))
 
     def deliver(self) -> None:
-        """Stores what is kept; UserError, saying where it stays, if the collector does not answer."""
-        from roofleet.running.destinations import kept
-        from roofleet_agent.errors import CollectorUnreachable
+        """Stores what is kept; UserError, saying where it stays, if the collector does not answer, the store
+        is held by another process, or there is none."""
+        from roofleet.running.destinations import NotDelivered, kept
 
         try:
             self._destination.deliver(self._spool)
-        except CollectorUnreachable as error:
-            raise kept(self._spool.path, str(error)) from None
+        except NotDelivered as error:
+            raise kept(self._spool.path, self._destination.collector, str(error)) from None
         finally:
             for sequence, table, reason in self._spool.set_aside_reasons():
                 if sequence not in self._said:
@@ -137,11 +137,11 @@ class Runs:
                     _warn(f"batch {sequence} of {table} was refused and is set aside: {reason}")
 
     def deliver_if_possible(self) -> None:
-        """Stores what is kept if the collector answers; if not, everything is delivered in the end."""
-        from roofleet_agent.errors import CollectorUnreachable
+        """Stores what is kept if that is possible; if not, everything is delivered in the end."""
+        from roofleet.running.destinations import NotDelivered
 
         if not self._destination.warning:
-            with contextlib.suppress(CollectorUnreachable):
+            with contextlib.suppress(NotDelivered):
                 self._destination.deliver(self._spool)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -15,7 +17,7 @@ from roofleet_collector.errors import StoreInUse, StoreUnreadable
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.reader import Reader, lock_down
 from roofleet_collector.store.rows import Rows
-from roofleet_collector.store.schema import migrate
+from roofleet_collector.store.schema import is_current, migrate
 from roofleet_collector.store.writer import Writer
 from roofleet_proto.tables import TABLES, Table
 
@@ -25,28 +27,35 @@ FILE_NAME = "roofleet.duckdb"
 class DuckDBStore:
     """Implements Store on `<folder>/roofleet.duckdb`, which is made if it is not there.
 
+    With `read_only` several processes may hold it at once; a file that this version has not laid its views
+    in is opened for writing all the same, once.
+
     Raises StoreInUse if another process holds the file, StoreUnreadable if it cannot be opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._connection = duckdb.connect(str(self.path))
+            self._connection = self._connect(read_only)
         except OSError as error:
             raise StoreUnreadable(f"{folder} cannot be used as a data folder: {error.strerror}") from error
         except duckdb.Error as error:
             if "Could not set lock" in str(error):
+                found = re.search(r"PID (\d+)", str(error))
+                holder = f" ({found[1]})" if found else ""
                 raise StoreInUse(
-                    f"{self.path} is held by another process. If that is a collector, name it (--server or "
-                    "--collector); if a profile or a query, wait until it ends; or use another --data folder"
+                    f"{self.path} is held by another process{holder}. If that is a collector, name it "
+                    "(--server or --collector); if a profile or a query, wait until it ends; or use another "
+                    "--data folder"
                 ) from error
             first = str(error).splitlines()[0]
             raise StoreUnreadable(f"{self.path} cannot be opened: {first}") from error
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
             self._connection.execute("SET checkpoint_threshold = '256MB'")
-            migrate(self._connection)
+            if not is_current(self._connection):
+                migrate(self._connection)
             lock_down(self._connection)
         except duckdb.Error as error:
             self._connection.close()
@@ -57,6 +66,15 @@ class DuckDBStore:
         self.reader = Reader(self._connection)
         self._writer = Writer(self._connection.cursor())
         self._closing = threading.Lock()
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        if read_only and self.path.exists():
+            with contextlib.suppress(duckdb.Error):  # such as a log to be replayed: for the next to open it
+                connection = duckdb.connect(str(self.path), read_only=True)
+                if is_current(connection):
+                    return connection
+                connection.close()
+        return duckdb.connect(str(self.path))
 
     def append(self, rows: Append) -> Future[Receipt]:
         """See Store.append."""
