@@ -1,5 +1,5 @@
 # Everything a developer types. `make demo` and `make test` set the environment up if it is not there.
-.PHONY: demo test setup lint bench proto schema
+.PHONY: demo test test-quick setup lint bench proto schema
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,8 +9,13 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	@$(BIN)/roofleet demo --data .demo $(if $(filter 1,$(ONCE)),--once)
 
+# A worker for each core, each with whole files, so that models and fleets are made once for a file.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+# While writing: what needs neither a browser nor many seconds.
+test-quick: $(READY)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not browser'
 
 setup: $(READY)
 

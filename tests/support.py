@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 from hypothesis import strategies as st
+from tests.processes import end, start
 
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_proto.codec import encode_rows
@@ -140,6 +144,65 @@ def table_rows(name: str, max_size: int = 5) -> st.SearchStrategy[pa.Table]:
     )
 
 
+# -- the command
+
+
+def roofleet(
+    *arguments: str, data: Path, timeout: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the `roofleet` command with a data folder of its own, in this process, which has imported torch.
+
+    Exit status, output and errors are those of a process. Where a process is the point (signals, encodings,
+    what is imported, two of them at once) take `roofleet_process`, which is called alike.
+    """
+    from roofleet.main import run
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    root = logging.getLogger()
+    handlers, level, root.handlers = root.handlers, root.level, []
+    environment, argv, streams = dict(os.environ), sys.argv, (sys.stdin, sys.stdout, sys.stderr)
+    os.environ.update({"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"} | env)
+    sys.argv = ["roofleet", *arguments]
+    sys.stdin, sys.stdout, sys.stderr = io.StringIO(), out, err
+    status: Any = 0
+    try:
+        run()
+    except SystemExit as left:
+        status = left.code
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = streams
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
+        root.handlers = handlers
+        root.setLevel(level)
+    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(arguments, status or 0, said, complained)
+
+
+def roofleet_process(
+    *arguments: str, data: Path, timeout: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the `roofleet` command in a process of its own, which is killed if it does not end in time."""
+    process = start_roofleet(*arguments, data=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **env)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def start_roofleet(
+    *arguments: str, data: Path, stdout: Any = None, stderr: Any = None, **env: str
+) -> subprocess.Popen[str]:
+    """Starts the `roofleet` command; the caller ends it with `tests.processes.end`, whatever happens."""
+    place = {"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"}
+    return start("-m", "roofleet", *arguments, stdout=stdout, stderr=stderr, env=os.environ | place | env)
+
+
 # -- a collector in a process of its own
 
 
@@ -155,40 +218,31 @@ class CollectorProcess:
     def kill(self) -> None:
         """SIGKILL: it has no moment to finish anything."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit status."""
         self.process.terminate()
-        return self.process.wait(30)
-
-
-def roofleet(
-    *arguments: str, data: Path, timeout: float = 120, **env: str
-) -> subprocess.CompletedProcess[str]:
-    """Runs the `roofleet` command with a data folder of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "roofleet", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=os.environ | {"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"} | env,
-    )
+        try:
+            return self.process.wait(120)
+        finally:
+            end(self.process)
 
 
 def start_collector(data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1:0") -> CollectorProcess:
     """Starts a collector and waits until it serves."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql],
+    process = start(
+        *("-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"gRPC on (\S+), Flight SQL on (\S+),", line)
-    assert found, line + process.stdout.read()
+    if not found:
+        rest = process.stdout.read()
+        end(process)
+        raise AssertionError(line + rest)
     return CollectorProcess(process, found[1], found[2], data)
 
 
@@ -201,10 +255,11 @@ def collector(data: Path) -> Iterator[CollectorProcess]:
     finally:
         if running.process.poll() is None:
             running.terminate()
+        end(running.process)
 
 
-def eventually(condition: Any, timeout_s: float = 20.0) -> None:
-    """Waits until a condition holds; fails if it does not in time."""
+def eventually(condition: Any, timeout_s: float = 120.0) -> None:
+    """Waits until a condition holds, as long as it takes on a busy machine; fails if it never does."""
     give_up = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < give_up, "it did not come true in time"

@@ -1,0 +1,19 @@
+"""What holds for every test: no network, no time limits of hypothesis, no process left behind."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported. Several workers that each take every core for a tiny matrix wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hypothesis
+from tests.processes import leaves_no_process, leaves_no_process_in_the_end
+
+__all__ = ["leaves_no_process", "leaves_no_process_in_the_end"]
+
+# How long an example takes says something about the machine and nothing about what is tested.
+hypothesis.settings.register_profile("roofleet", deadline=None)
+hypothesis.settings.load_profile("roofleet")
