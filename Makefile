@@ -44,6 +44,7 @@ proto:
 	@.protoc/bin/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
 	  proto/roofleet_proto/wire/*.proto
 
-# The schema page of the documentation, from tables.py and the views.
+# The generated pages of the documentation: tables and views, and operators with a cost formula.
 schema: $(READY)
 	@$(BIN)/python docs/make_schema.py > docs/schema.md
+	@$(BIN)/python docs/make_operators.py > docs/operators.md

@@ -1,6 +1,21 @@
 """Cost formulas: floating-point operations and bytes of an op, from its shapes and dtypes alone."""
 
-from roofleet_analysis.costs import attention, data, einsum, elementwise, experts, matmul, recurrent
+from roofleet_analysis.costs import (
+    attention,
+    contraction,
+    convolution,
+    data,
+    einsum,
+    elementwise,
+    experts,
+    fused,
+    images,
+    linalg,
+    losses,
+    matmul,
+    recurrent,
+    spectral,
+)
 from roofleet_analysis.costs.registry import (
     FORMULA_VERSION,
     FORMULAS,
@@ -21,6 +36,8 @@ __all__ = [
     "Tensor",
     "Work",
     "attention",
+    "contraction",
+    "convolution",
     "cost_of",
     "data",
     "derive_op_costs",
@@ -28,6 +45,11 @@ __all__ = [
     "elementwise",
     "experts",
     "formula",
+    "fused",
+    "images",
+    "linalg",
+    "losses",
     "matmul",
     "recurrent",
+    "spectral",
 ]

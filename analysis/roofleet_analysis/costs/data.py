@@ -19,6 +19,17 @@ for _name in (
     "view_as_complex", "zeros", "zeros_like", "linspace", "eye", "rot90", "permute", "transpose", "float",
     "unfold", "expand", "split", "chunk", "view", "slice", "select", "hstack", "vstack", "meshgrid", "polar",
     "rand", "randn", "randint", "rand_like", "randn_like", "randperm", "normal_", "uniform_", "bernoulli",
+    "bernoulli_", "multinomial", "dropout_", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "max_unpool2d", "max_unpool3d",
+    "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+    "replication_pad3d", "_pad_circular", "_pad_enum", "fft_fftshift", "fft_ifftshift", "fliplr", "flipud",
+    "block_diag", "column_stack", "dstack", "combinations", "cartesian_prod", "diag", "diag_embed",
+    "diagonal_scatter", "complex", "resolve_conj", "resolve_neg", "logspace", "hann_window",
+    "hamming_window", "blackman_window", "bartlett_window", "kaiser_window", "fft_fftfreq", "fft_rfftfreq",
+    "tril_indices", "triu_indices", "vander", "unique", "_unique2", "unique_consecutive", "argwhere",
+    "atleast_1d", "atleast_2d", "atleast_3d", "narrow_copy",
 ):  # fmt: skip
     FORMULAS[f"aten.{_name}"] = _moves
 

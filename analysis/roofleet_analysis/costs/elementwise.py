@@ -5,6 +5,8 @@ from __future__ import annotations
 from roofleet_analysis.costs.registry import FORMULAS, Op, Work, formula
 
 SOFTMAX = 5  # largest, difference, exponential, sum, quotient
+GELU = 5  # scale, error function, add, two products; the tanh form is counted the same
+LAYER_NORM = 7  # sum, difference, square, sum, scale by the root, weight, bias
 
 # operations for each element of the output
 _PER_OUTPUT: dict[int, tuple[str, ...]] = {
@@ -18,11 +20,20 @@ _PER_OUTPUT: dict[int, tuple[str, ...]] = {
         "log1p", "expm1", "tril", "triu", "cumsum", "isnan", "isinf", "isin", "true_divide", "atan2",
         "log2", "exp2", "greater", "greater_equal", "less", "less_equal", "not_equal", "multiply", "subtract",
         "divide", "negative", "absolute", "clip", "tan", "erfc", "isfinite", "xlogy", "logaddexp", "prelu",
+        "acos", "acosh", "angle", "asin", "asinh", "atan", "atanh", "copysign", "cosh", "deg2rad", "digamma",
+        "equal", "erfinv", "float_power", "fmax", "fmin", "frac", "frexp", "gcd", "heaviside", "hypot", "i0",
+        "igamma", "igammac", "isneginf", "isposinf", "lcm", "ldexp", "lgamma", "log10", "logaddexp2",
+        "nan_to_num", "nextafter", "polygamma", "positive", "rad2deg", "relu6", "sgn", "signbit", "sinc",
+        "sinh", "trunc", "fix", "conj_physical", "_conj_physical", "special_zeta", "special_xlog1py",
+        "special_entr", "hardshrink", "softshrink", "rrelu", "__lshift__", "__rshift__", "__ilshift__",
+        "__irshift__", "__iand__", "__ior__", "__ixor__", "cumprod", "cummax", "cummin",
+        "logcumsumexp", "masked_scatter", "arccos", "arcsin", "arctan", "arctan2", "diff", "bucketize",
+        "searchsorted",
     ),
     2: ("addcmul", "addcdiv", "lerp", "hardtanh", "hardsigmoid", "softsign"),
-    3: ("softplus", "log_sigmoid", "elu"),
+    3: ("softplus", "log_sigmoid", "elu", "celu", "selu", "logit", "cross", "linalg_cross", "mvlgamma"),
     4: ("silu", "hardswish", "mish"),  # silu: negate, exponential, add, divide
-    5: ("gelu",),  # scale, error function, add, two products; the tanh form is counted the same
+    GELU: ("gelu", "glu"),  # glu: the gate's sigmoid of four, and a product
 }  # fmt: skip
 
 # operations for each element of the first input
@@ -30,11 +41,15 @@ _PER_INPUT: dict[int, tuple[str, ...]] = {
     1: (
         "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "prod", "norm",
         "linalg_vector_norm", "count_nonzero",
+        "nansum", "nanmean", "aminmax", "linalg_norm", "frobenius_norm", "trace", "median", "nanmedian",
+        "kthvalue", "mode", "linalg__powsum",
     ),
-    3: ("var", "std", "var_mean"),
-    4: ("rms_norm",),  # square, sum, scale by the root, weight
-    7: ("layer_norm", "group_norm", "native_layer_norm", "batch_norm"),
-    # layer_norm: sum, difference, square, sum, scale by the root, weight, bias
+    3: ("var", "std", "var_mean", "std_mean"),
+    # square, sum, scale by the root, weight; largest, difference, exponential, sum
+    4: ("rms_norm", "_fused_rms_norm", "logsumexp", "special_logsumexp", "renorm",
+        "_weight_norm", "_weight_norm_interface", "norm_except_dim",
+   ),
+    LAYER_NORM: ("layer_norm", "group_norm", "native_layer_norm", "native_group_norm", "instance_norm"),
 }  # fmt: skip
 
 
@@ -68,6 +83,30 @@ for _operations in _PER_INPUT:
 def softmax(op: Op) -> Work:
     # each element once through largest, difference, exponential, sum, quotient
     return Work(other_flops=SOFTMAX * op.inputs[0].elements)
+
+
+# Of these nobody writes in place, and the series behind each is counted as the one function it is.
+for _name in (
+    "airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "chebyshev_polynomial_t",
+    "chebyshev_polynomial_u", "chebyshev_polynomial_v", "chebyshev_polynomial_w", "erfcx",
+    "hermite_polynomial_h", "hermite_polynomial_he", "i0e", "i1", "i1e", "laguerre_polynomial_l",
+    "legendre_polynomial_p", "log_ndtr", "modified_bessel_i0", "modified_bessel_i1", "modified_bessel_k0",
+    "modified_bessel_k1", "ndtri", "scaled_modified_bessel_k0", "scaled_modified_bessel_k1",
+    "shifted_chebyshev_polynomial_t", "shifted_chebyshev_polynomial_u", "shifted_chebyshev_polynomial_v",
+    "shifted_chebyshev_polynomial_w", "spherical_bessel_j0",
+):  # fmt: skip
+    FORMULAS[f"aten.special_{_name}"] = FORMULAS["aten.exp"]
+
+
+@formula(
+    "aten.batch_norm", "aten.native_batch_norm", "aten._native_batch_norm_legit", "aten.cudnn_batch_norm",
+    "aten._native_batch_norm_legit_no_training", "aten._batch_norm_no_update", "aten.miopen_batch_norm",
+    "aten._batch_norm_with_update", "aten._batch_norm_impl_index", "aten.quantized_batch_norm",
+)  # fmt: skip
+def batch_norm(op: Op) -> Work:
+    # x: [b, c, *]: difference, scale by the root, weight, bias; in training the sums of mean and variance too
+    each = LAYER_NORM if op.attributes.get("training") else 4
+    return Work(other_flops=each * op.inputs[0].elements)
 
 
 @formula("aten.topk", "aten.sort", "aten.argsort")

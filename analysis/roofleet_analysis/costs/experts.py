@@ -21,7 +21,7 @@ def read_of_experts(weights: Tensor, rows: int, per_token: int) -> int:
     return min(weights.bytes, round(weights.bytes * distinct_experts(experts, rows, per_token) / experts))
 
 
-@formula("aten._grouped_mm")
+@formula("aten._grouped_mm", "aten._scaled_grouped_mm", "aten._scaled_grouped_mm_v2")
 def grouped_mm(op: Op) -> Work:
     # a: [t, k], w: [experts, k, n], offsets: [experts] -> [t, n]: every row meets one expert's matrix
     a, w, out = op.inputs[0], op.inputs[1], op.outputs[0]

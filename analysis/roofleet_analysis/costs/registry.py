@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMULA_VERSION = 2
+FORMULA_VERSION = 3
 """Raised whenever a formula's result changes: costs stored under an older one are derived again."""
 
 
@@ -46,7 +46,8 @@ class Work:
     `matmul_flops` is 2 x multiply-adds of matrix products; `causal_flops` the same without the masked half
     of causal attention (None: nothing is masked); `other_flops` everything else, one for each arithmetic
     operation, comparison or function on an element. `read` and `written` give bytes by operand where they
-    are not simply all of each input and each output.
+    are not simply all of each input and each output. `counts_real` says that operations are counted as those
+    of real numbers already, whatever the operands.
     """
 
     matmul_flops: int = 0
@@ -54,6 +55,7 @@ class Work:
     causal_flops: int | None = None
     read: Mapping[int, int] = field(default_factory=dict)
     written: Mapping[int, int] = field(default_factory=dict)
+    counts_real: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class Cost:
     kv_read_bytes: int = 0
     kv_write_bytes: int = 0
 
+
+COMPLEX_PRODUCT = 4
+"""A complex multiply-add is four real products and four sums, where a real one is one of each."""
+COMPLEX_ELEMENT = 2
+"""Work on a complex element is counted as work on its two numbers."""
 
 Formula = Callable[[Op], Work]
 FORMULAS: dict[str, Formula] = {}
@@ -106,7 +113,8 @@ def cost_of(op: Op) -> Cost | None:
 
     Bytes are the compulsory traffic: each input read once and each output written once, by the storage in
     use. A view costs nothing. A weight that is written counts as weight traffic like one that is read. An op
-    of a folded loop (attribute `repeat`) costs that many times one round's.
+    of a folded loop (attribute `repeat`) costs that many times one round's. Formulas need not know of complex
+    numbers: what they count is multiplied here.
     """
     if op.is_view:
         return Cost()
@@ -117,6 +125,8 @@ def cost_of(op: Op) -> Cost | None:
         work = rule(op)
     except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None  # operands of a form the formula does not know, such as a vector for a matrix
+    is_complex = any(t.dtype.startswith("complex") for t in (*op.inputs, *op.outputs))
+    products, elements = (COMPLEX_PRODUCT, COMPLEX_ELEMENT) if is_complex and not work.counts_real else (1, 1)
     moved = {"weight": 0, "activation": 0, "kv_read": 0, "kv_write": 0}
     for index, tensor in enumerate(op.inputs):
         role = "kv_read" if tensor.role == "kv" else tensor.role
@@ -125,10 +135,11 @@ def cost_of(op: Op) -> Cost | None:
         role = "kv_write" if tensor.role == "kv" else tensor.role
         moved[role] += work.written.get(index, tensor.bytes)
     rounds = op.attributes.get("repeat", 1)
+    causal = work.matmul_flops if work.causal_flops is None else work.causal_flops
     return Cost(
-        matmul_flops=rounds * work.matmul_flops,
-        causal_flops=rounds * (work.matmul_flops if work.causal_flops is None else work.causal_flops),
-        other_flops=rounds * work.other_flops,
+        matmul_flops=rounds * products * work.matmul_flops,
+        causal_flops=rounds * products * causal,
+        other_flops=rounds * elements * work.other_flops,
         weight_bytes=rounds * moved["weight"],
         activation_bytes=rounds * moved["activation"],
         kv_read_bytes=rounds * moved["kv_read"],
