@@ -14,7 +14,8 @@ from roofleet.analyzing.analysis import analyze, phase_cost
 from roofleet.naming.models import resolve
 from roofleet_agent.profiling import trace_phases
 from roofleet_agent.registry import find_engine
-from roofleet_agent.tracing import layers_of, trace
+from roofleet_agent.tracing import TracedOp, TracedTensor, layers_of, trace
+from roofleet_agent.tracing.folding import Skipped, fold
 from roofleet_agent.tracing.layers import role_of
 from roofleet_agent.workload import Workload
 
@@ -282,6 +283,15 @@ def test_compiled_code_is_traced_as_it_was_written() -> None:
     assert [op.op for op in found.ops] == [op.op for op in expected.ops]
     assert phase_cost(found) == phase_cost(expected)
     assert type(compiled[0]).__name__ == "OptimizedModule"
+
+
+def test_rounds_left_out_of_no_loop_that_is_found_are_those_of_the_round_before() -> None:
+    """A round of 40 ops, more than any that is looked for, stands for 90 left out after it: each op of it ran
+    91 times, those of the rounds around it once, and nothing fails."""
+    tensor = TracedTensor((2,), "fp32", "activation", 8)
+    ops = [TracedOp("", f"aten.op{i % 40}", (tensor,), (tensor,), False, {}) for i in range(160)]
+    folded = fold(ops, [Skipped(40, 80, 90)])
+    assert [op.attributes.get("repeat", 1) for op in folded] == [1] * 40 + [91] * 40 + [1] * 80
 
 
 def test_a_loop_of_the_users_own_is_folded_and_other_repeats_are_not() -> None:

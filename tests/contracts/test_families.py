@@ -191,6 +191,17 @@ def test_a_scan_is_folded_to_one_round() -> None:
     assert [op.inputs[0].shape for op in stacked] == [(100, 2, 64)] * 2
 
 
+def test_a_scan_whose_first_round_is_unlike_the_others_is_folded_too() -> None:
+    """In bf16 the state begins in bf16 and goes on in fp32: the first of 100 rounds is kept by itself, the
+    others are one round 99 times, and all of it is what runs on real data."""
+    found = run("mamba", replace(WORKLOAD, prompt_tokens=100), dtype="bf16")
+    ops = found.on_meta["prefill"].ops
+    assert ops == found.real["prefill"].ops
+    assert {op.attributes["repeat"] for op in ops if "repeat" in op.attributes} == {99}
+    wanted = 2 * FAMILIES["mamba"].products(Shape(2, 100, 0, 100))
+    assert cost(found.on_meta["prefill"]).matmul_flops == wanted
+
+
 def test_a_scan_that_is_cut_short_takes_the_memory_of_all_its_rounds() -> None:
     """On `meta` only a few rounds of a scan run; what is alive at the peak is what it is on real data, and no
     class or function is another one afterwards."""

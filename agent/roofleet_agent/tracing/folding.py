@@ -11,7 +11,7 @@ with as many rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from roofleet_agent.tracing.records import TracedOp, TracedTensor
@@ -25,10 +25,20 @@ LONGEST_ROUND = 32
 _LISTS = frozenset({"aten.stack", "aten.cat"})
 
 
-def fold(ops: Sequence[TracedOp], skipped: Iterable[tuple[int, int]] = ()) -> list[TracedOp]:
+@dataclass(frozen=True)
+class Skipped:
+    """Rounds that did not run, after the one of the ops from `begin` to `end`, which stands for them."""
+
+    begin: int
+    end: int
+    rounds: int
+
+
+def fold(ops: Sequence[TracedOp], skipped: Iterable[Skipped] = ()) -> list[TracedOp]:
     """The same ops with every loop folded; ops that are in none are the ones given.
 
-    `skipped` are rounds that did not run: before which op, and how many. AssertionError if no loop is there.
+    Rounds that were skipped belong to the loop found around them; where none is found, as in a round longer
+    than any that is looked for, they belong to the round before.
     """
     left = list(skipped)
     kinds: dict[object, int] = {}
@@ -37,17 +47,19 @@ def fold(ops: Sequence[TracedOp], skipped: Iterable[tuple[int, int]] = ()) -> li
     at = 0
     while at < len(ops):
         length, rounds = _loop(signs, at)
-        if rounds == 1:
-            folded.append(_shortened(ops[at]))
-        else:
-            after = at + length * rounds
-            here = [s for s in left if at < s[0] < after]
-            left = [s for s in left if s not in here]
-            times = rounds + sum(count for _, count in here)
-            for op in ops[at : at + length]:
-                folded.append(replace(op, attributes={**op.attributes, "repeat": times}))
-        at += length * rounds
-    assert not left, f"rounds were left out where there is no loop, before ops {[at for at, _ in left]}"
+        after = at + length * rounds
+        cut = next((s for s in left if at <= s.begin < after < s.end), None)
+        if cut is not None:  # a loop that does not reach the rounds left out, nor past the one before them
+            length, rounds = (cut.end - at, 1) if cut.begin == at else (1, 1)
+            after = at + length
+        here = [s for s in left if at < s.end <= after]
+        left = [s for s in left if s not in here]
+        times = rounds + sum(s.rounds for s in here)
+        for op in ops[at : at + length]:
+            folded.append(
+                _shortened(op) if times == 1 else replace(op, attributes={**op.attributes, "repeat": times})
+            )
+        at = after
     return folded
 
 

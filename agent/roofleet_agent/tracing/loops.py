@@ -22,8 +22,12 @@ _SCANS = ("mamba_selective_scan",)
 class Listener(Protocol):
     """Somebody who records what runs."""
 
+    def standing_for_others(self) -> None:
+        """The round that begins stands for those that are left out after it."""
+        ...
+
     def skipped(self, rounds: int) -> None:
-        """So many rounds like those before and after are left out here."""
+        """So many rounds like the one before are left out here."""
         ...
 
     def stacked(self, like: torch.Tensor, count: int, call: Callable[[], Any], attributes: Any) -> Any:
@@ -70,15 +74,20 @@ class _Loop:
         return getattr(torch, name)
 
     def range(self, rounds: int) -> Iterator[int]:
-        """The first rounds and the last."""
+        """The first rounds and the last. The very first may be unlike the others, as where a state begins in
+        another dtype than sums are kept in, and so may the very last: those between still make a loop."""
         if rounds < SHORTEST:
             yield from range(rounds)
             return
-        yield from range(LEAST_ROUNDS - 1)
-        self._left_out = rounds - LEAST_ROUNDS
+        half = LEAST_ROUNDS // 2 + 1
+        yield from range(half - 1)
+        for listener in listeners:
+            listener.standing_for_others()
+        yield half - 1
+        self._left_out = rounds - 2 * half
         for listener in listeners:
             listener.skipped(self._left_out)
-        yield rounds - 1
+        yield from range(rounds - half, rounds)
 
     def stack(self, tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
         """The stack of all rounds; what those left out would keep is kept until the scan is done."""

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
-from roofleet_agent.tracing.folding import fold
+from roofleet_agent.tracing.folding import Skipped, fold
 from roofleet_agent.tracing.loops import listeners
 from roofleet_agent.tracing.operands import (
     covered_bytes,
@@ -66,7 +66,8 @@ class Recorder(TorchDispatchMode):
         self._producer: dict[int, str] = {}
         self._flows: dict[tuple[str, str], dict[int, int]] = {}
         self._same: dict[int, int] = {}
-        self._skipped: list[tuple[int, int]] = []
+        self._round_began = 0
+        self._skipped: list[Skipped] = []
         # Storages are told apart by address: while they are kept here no address is used twice.
         self._alive: list[Any] = []
 
@@ -85,9 +86,13 @@ class Recorder(TorchDispatchMode):
         super().__exit__(*error)
         listeners.remove(self)
 
+    def standing_for_others(self) -> None:
+        """See loops.Listener."""
+        self._round_began = len(self._seen)
+
     def skipped(self, rounds: int) -> None:
         """See loops.Listener."""
-        self._skipped.append((len(self._seen), rounds))
+        self._skipped.append(Skipped(self._round_began, len(self._seen), rounds))
 
     def stacked(self, like: torch.Tensor, count: int, call: Callable[[], Any], attributes: Any) -> Any:
         """See loops.Listener."""
