@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from roofleet_collector.derive import derived
 from roofleet_collector.errors import RejectedBatch
 from roofleet_collector.store import Append, Receipt, Store
 from roofleet_proto.codec import MalformedMessage, decode_rows
-from roofleet_proto.records import Batch
+from roofleet_proto.records import Batch, RunChange
 from roofleet_proto.tables import TABLES
 
 log = logging.getLogger(__name__)
@@ -43,3 +44,11 @@ class Ingest:
             log.exception("deriving from rows of %s", table.name)
             raise RejectedBatch(f"rows of {table.name} could not be worked with: {error!r}", batch) from error
         return self._store.append(Append(everything, batch.key))
+
+    def change_run(self, change: RunChange) -> Future[bool]:
+        """Changes what is said of a run; resolves, to whether there is one, when that is committed."""
+        return self._store.change_run(change)
+
+    def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
+        """Deletes runs for good; resolves, to those that were there, when that is committed."""
+        return self._store.delete_runs(run_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -19,7 +19,17 @@ from roofleet_collector.presence import address_text
 from roofleet_collector.store import Receipt
 from roofleet_proto import __version__, services
 from roofleet_proto.codec import MalformedMessage
-from roofleet_proto.records import Ack, Batch, CollectorInfo, Heartbeat, Hello, Job, Welcome
+from roofleet_proto.records import (
+    Ack,
+    Batch,
+    CollectorInfo,
+    Heartbeat,
+    Hello,
+    Job,
+    RunChange,
+    RunIds,
+    Welcome,
+)
 from roofleet_proto.services import Method
 
 log = logging.getLogger(__name__)
@@ -59,6 +69,8 @@ class GrpcServer:
             services.LIST_HARDWARE: _answer(
                 services.LIST_HARDWARE, lambda f: self._catalogs.hardware(f.text)
             ),
+            services.CHANGE_RUN: _answer_later(services.CHANGE_RUN, self._change_run),
+            services.DELETE_RUNS: _answer_later(services.DELETE_RUNS, self._delete_runs),
             services.LIST_JOBS: _answer(services.LIST_JOBS, lambda _: list[Job]()),
         }
         by_service: dict[str, dict[str, Any]] = {}
@@ -81,6 +93,15 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._stopping.set()  # attached agents would stay for ever
         await self._server.stop(grace_s)
+
+    # -- Control
+
+    async def _change_run(self, change: RunChange) -> bool:
+        return await asyncio.wrap_future(self._ingest.change_run(change))
+
+    async def _delete_runs(self, runs: RunIds) -> RunIds:
+        there: list[str] = await asyncio.wrap_future(self._ingest.delete_runs(runs.run_ids))
+        return RunIds(tuple(there))
 
     # -- Ingest.Push
 
@@ -176,9 +197,9 @@ async def _refuse(context: Any, error: Exception) -> None:
 
 
 async def _not_stored(context: Any, error: Exception) -> None:
-    """Ends a stream whose batch could not be committed: a full disk, or a store that closes."""
-    log.error("a batch could not be stored: %s", error)
-    await context.abort(grpc.StatusCode.UNAVAILABLE, f"the collector could not store a batch: {error}")
+    """Ends a call whose rows could not be committed: a full disk, or a store that closes."""
+    log.error("rows could not be stored: %s", error)
+    await context.abort(grpc.StatusCode.UNAVAILABLE, f"the collector could not store that: {error}")
 
 
 def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:
@@ -189,6 +210,24 @@ def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
         return method.encode_reply(reply(request))
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _answer_later(method: Method, reply: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The same for an answer that is there when the store has committed it."""
+
+    async def handle(data: bytes, context: Any) -> bytes:
+        try:
+            request = method.decode_request(data)
+        except MalformedMessage as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        try:
+            return method.encode_reply(await reply(request))
+        except Exception as error:
+            await _not_stored(context, error)
+            raise
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

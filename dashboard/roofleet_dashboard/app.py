@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -92,9 +93,13 @@ def prepare_server(app: dash.Dash, host: str = "127.0.0.1", port: int = 0) -> Da
     return DashboardServer(app, host, port)
 
 
-def serve(app: dash.Dash, host: str, port: int) -> None:
-    """Answers until Ctrl-C or SIGTERM. Raises OSError, naming the address, if it cannot listen."""
+def serve(app: dash.Dash, host: str, port: int, *, ready: Callable[[int], None] = lambda port: None) -> None:
+    """Answers until Ctrl-C or SIGTERM; `ready` hears the port it listens on.
+
+    Raises OSError, naming the address, if it cannot listen.
+    """
     server = prepare_server(app, host, port)
+    ready(server.port)
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
         server.stop()

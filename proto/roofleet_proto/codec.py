@@ -22,6 +22,8 @@ from roofleet_proto.records import (
     Hello,
     Job,
     JobProgress,
+    RunChange,
+    RunIds,
     Welcome,
 )
 from roofleet_proto.tables import Table
@@ -185,6 +187,40 @@ def encode_jobs(jobs: Sequence[Job]) -> bytes:
 def decode_jobs(data: bytes) -> list[Job]:
     """The answer of ListJobs."""
     return [_record(Job, job) for job in _parse(pb.ListJobsResponse, data).jobs]
+
+
+def encode_run_change(change: RunChange) -> bytes:
+    """The request of ChangeRun."""
+    return bytes(pb.ChangeRunRequest(**_fields(change)).SerializeToString())
+
+
+def decode_run_change(data: bytes) -> RunChange:
+    """The request of ChangeRun; MalformedMessage if it names no run."""
+    m = _parse(pb.ChangeRunRequest, data)
+    if not m.run_id:
+        raise MalformedMessage("a change needs the run_id of a run")
+    name, note = (getattr(m, field) if m.HasField(field) else None for field in ("name", "note"))
+    return RunChange(m.run_id, name, note, tuple(m.add_tags), tuple(m.remove_tags))
+
+
+def encode_found(found: bool) -> bytes:
+    """The answer of ChangeRun."""
+    return bytes(pb.ChangeRunResponse(found=found).SerializeToString())
+
+
+def decode_found(data: bytes) -> bool:
+    """The answer of ChangeRun."""
+    return bool(_parse(pb.ChangeRunResponse, data).found)
+
+
+def encode_run_ids(runs: RunIds) -> bytes:
+    """The request and the answer of DeleteRuns, which have one shape."""
+    return bytes(pb.DeleteRunsRequest(run_ids=runs.run_ids).SerializeToString())
+
+
+def decode_run_ids(data: bytes) -> RunIds:
+    """The request and the answer of DeleteRuns."""
+    return RunIds(tuple(_parse(pb.DeleteRunsRequest, data).run_ids))
 
 
 def encode_rows(rows: pa.Table | pa.RecordBatch) -> bytes:

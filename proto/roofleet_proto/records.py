@@ -121,6 +121,24 @@ class AgentStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RunChange:
+    """What is to be said of a run; None leaves a text as it was, an empty one takes it away."""
+
+    run_id: str
+    name: str | None = None
+    note: str | None = None
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunIds:
+    """Runs that are to be deleted, or that were."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Text that the names of a listing must contain; empty for all."""
 

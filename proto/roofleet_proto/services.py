@@ -69,3 +69,21 @@ LIST_AGENTS = _listing("ListAgents", codec.encode_agents, codec.decode_agents)
 LIST_MODELS = _listing("ListModels", codec.encode_names, codec.decode_names)
 LIST_HARDWARE = _listing("ListHardware", codec.encode_names, codec.decode_names)
 LIST_JOBS = _listing("ListJobs", codec.encode_jobs, codec.decode_jobs)
+CHANGE_RUN = Method(
+    "Control",
+    "ChangeRun",
+    False,
+    codec.encode_run_change,
+    codec.decode_run_change,
+    codec.encode_found,
+    codec.decode_found,
+)
+DELETE_RUNS = Method(
+    "Control",
+    "DeleteRuns",
+    False,
+    codec.encode_run_ids,
+    codec.decode_run_ids,
+    codec.encode_run_ids,
+    codec.decode_run_ids,
+)

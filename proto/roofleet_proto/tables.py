@@ -272,6 +272,19 @@ RUNS = Table(
     replaces=True,
 )
 
+RUN_LABELS = Table(
+    "run_labels",
+    "What people say of a run. Apart from `runs`, whose rows an agent sends again while a run goes on.",
+    ("run_id",),
+    (
+        _RUN,
+        Column("name", TEXT, "What it is called."),
+        Column("tags", pa.list_(TEXT), "Words it is found by, sorted, each once."),
+        Column("note", TEXT, "What was noted about it."),
+    ),
+    replaces=True,
+)
+
 LAYERS = Table(
     "layers",
     "A node of the model's module tree.",
@@ -511,7 +524,7 @@ JOBS = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        HOSTS, DEVICES, ROOFS, MODELS, RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
+        HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
         LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS,
     )
 }  # fmt: skip

@@ -15,7 +15,15 @@ from tests.support import spans, table_rows
 
 from roofleet_collector.errors import SqlError, StoreInUse
 from roofleet_collector.store import Append, DuckDBStore, Store
+from roofleet_proto.records import RunChange
 from roofleet_proto.tables import TABLES
+
+RUN = {
+    "host_id": "h", "device_id": "d", "model_id": "m", "status": "done", "dtype": "fp32", "variant": "base",
+    "started_at": datetime(2026, 1, 2, tzinfo=UTC), "weights": "random", "engine": "e", "batch_size": 1,
+    "prompt_tokens": 8, "new_tokens": 4, "logits": "last", "iterations": 1, "warmup": 0,
+}  # fmt: skip
+"""A row of `runs` but for its id."""
 
 
 @pytest.fixture(params=[DuckDBStore], ids=["duckdb"])
@@ -115,6 +123,41 @@ def test_a_row_that_replaces_takes_the_place_of_the_older(store: Store) -> None:
         store.append(Append({"hosts": rows})).result()
     found = store.query("SELECT hostname FROM hosts").read_all().column(0).to_pylist()
     assert found == ["three"]
+
+
+def test_what_is_said_of_a_run_is_changed_in_parts(store: Store) -> None:
+    """A change leaves what it does not name, an empty text takes one away, tags are sorted and there once."""
+    rows = pa.Table.from_pylist([{"run_id": "r", **RUN}], schema=TABLES["runs"].schema)
+    store.append(Append({"runs": rows})).result()
+    assert store.change_run(RunChange("r", name="mine", add_tags=("b", "a", "b"))).result()
+    assert store.change_run(RunChange("r", note="slow", remove_tags=("b",))).result()
+    assert not store.change_run(RunChange("unknown", name="x")).result()
+    found = store.query("SELECT * FROM run_labels").read_all().to_pylist()
+    assert found == [{"run_id": "r", "name": "mine", "tags": ["a"], "note": "slow"}]
+    assert store.change_run(RunChange("r", name="", note="", remove_tags=("a",))).result()
+    found = store.query("SELECT * FROM run_labels").read_all().to_pylist()
+    assert found == [{"run_id": "r", "name": None, "tags": None, "note": None}]
+
+
+def test_a_deleted_run_stays_deleted_and_its_batches_count_once(store: Store, tmp_path: Path) -> None:
+    """Its batches that come again are duplicates, those that come late are taken and left out, before and
+    after a restart; rows of other runs in the same batch are kept."""
+    runs = [{"run_id": run_id, **RUN} for run_id in ("r", "other")]
+    rows = pa.Table.from_pylist(runs, schema=TABLES["runs"].schema)
+    store.append(Append({"runs": rows}, ("a", 1, 1))).result()
+    store.append(Append({"spans": spans(5, "r")}, ("a", 1, 2))).result()
+    deleting = store.delete_runs(["r", "unknown"])
+    late = store.append(Append({"spans": pa.concat_tables([spans(3, "r"), spans(4, "other")])}, ("a", 1, 3)))
+    assert deleting.result() == ["r"]
+    assert not late.result().duplicate
+    assert (count(store, "runs"), count(store)) == (1, 4)
+    store.close()
+    again = type(store)(tmp_path)  # type: ignore[call-arg]
+    assert again.append(Append({"spans": spans(5, "r")}, ("a", 1, 2))).result().duplicate
+    assert not again.append(Append({"spans": spans(5, "r")}, ("a", 1, 4))).result().duplicate
+    assert again.append(Append({"spans": spans(5, "r")}, ("a", 1, 4))).result().duplicate
+    assert count(again) == 4
+    again.close()
 
 
 def test_hosts_are_touched(store: Store) -> None:

@@ -1,12 +1,14 @@
-"""The dashboard's source: the collector's SQL, with its errors in the dashboard's words."""
+"""The dashboard's sources: a collector's SQL or a data folder, with errors in the dashboard's words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofleet.api.client import ServerAway, connect
-from roofleet.errors import UserError
+from roofleet.asking.reading import asking_folder
+from roofleet.errors import UserError, line_of, status_of
 from roofleet_dashboard.source import SourceError
 
 if TYPE_CHECKING:
@@ -26,3 +28,29 @@ class FlightSource:
             return self._connection.sql(sql, parameters)
         except (ServerAway, UserError) as error:
             raise SourceError(str(error)) from error
+
+
+class FolderSource:
+    """Implements it over a data folder: its file, held only while a query runs, or the collector on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ask = asking_folder(folder)
+        self._flight: FlightSource | None = None
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Rows of one statement; SourceError where there are no data, others hold them, or it is refused."""
+        from roofleet_collector.presence import running_collector
+
+        running = running_collector(self._folder)
+        if running is not None:
+            flight = self._flight
+            if flight is None or flight.address != running.sql:
+                flight = self._flight = FlightSource(running.sql)
+            return flight.query(sql, parameters)
+        try:
+            return self._ask(sql, parameters)
+        except Exception as error:
+            if status_of(error) is None:
+                raise
+            raise SourceError(line_of(error)) from error

@@ -22,10 +22,7 @@ def compare(
             show_default=False,
         ),
     ],
-    server: Annotated[
-        str | None,
-        typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),
-    ] = None,
+    server: options.Server = None,
     data: options.Data = None,
     json_output: options.Json = False,
 ) -> None:

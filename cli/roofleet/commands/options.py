@@ -73,6 +73,14 @@ Data = Annotated[
         file_okay=False,
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),
+]
+_RUN = "Its id, the beginning of one, its name, latest, or latest~1 for the one before."
+Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN)]
+RunNeeded = Annotated[str, typer.Argument(metavar="RUN", help=_RUN, show_default=False)]
+SeveralRuns = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUN, show_default=False)]
 VariantOption = Annotated[
     str,
     typer.Option(
@@ -105,6 +113,14 @@ KeepOutputs = Annotated[
     bool,
     typer.Option("--keep-outputs", help="Keep what is generated; otherwise only the prompt's digest is."),
 ]
+
+
+def label(text: str, what: str) -> str:
+    """A name or a tag without the space around it; UserError for one that is empty or of several lines."""
+    text = text.strip()
+    if not text or not text.isprintable():
+        raise UserError(f"{text!r} is no {what}: write one line of text")
+    return text
 
 
 def text_of(file: Path | None) -> str | None:

@@ -41,6 +41,13 @@ def profile(
     attention: options.Attention = None,
     quality_text: options.QualityText = None,
     keep_outputs: options.KeepOutputs = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call the run.", show_default=False)
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="A word to find the run by; may be given again.", show_default=False),
+    ] = None,
     json_output: options.Json = False,
 ) -> None:
     """Run a model, time its layers, and store what was measured.
@@ -49,6 +56,8 @@ def profile(
     does, by this command itself.
     """
     check_destination(collector, data)
+    called = None if name is None else options.label(name, "name")
+    tags = [options.label(word, "tag") for word in tag or ()]
     from roofleet.naming.models import resolve
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
@@ -68,6 +77,7 @@ def profile(
         quality_text=options.text_of(quality_text),
     )
     from roofleet.api.client import ServerAway
+    from roofleet.asking.pages import way_to_pages
     from roofleet.reports.run import print_run, run_row
     from roofleet_agent.registry import find_device
 
@@ -77,6 +87,7 @@ def profile(
     ):  # before torch, which takes its time to import
         needs("agent", "torch")
         chosen = find_device(device)
+        runs.label(called, tags)
         with console.progress(request.name) as show:
             runs.register(chosen)
             run_id = runs.profile(request, chosen, dtype_for(dtype.value, chosen), workload, show)
@@ -87,7 +98,7 @@ def profile(
             if json_output:
                 print(json.dumps(run_row(runs.query, run_id), default=str))
             else:
-                print_run(console.out(), runs.query, run_id)
+                print_run(console.out(), runs.query, run_id, way_to_pages(run_id, data, runs.sql_address()))
         except ServerAway as error:
             raise UserError(
                 f"run {run_id} is stored, but its summary could not be read: {error}", UNREACHABLE

@@ -7,12 +7,14 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from roofleet.commands import options
-from roofleet.errors import needs
+from roofleet.errors import UserError, needs
 from roofleet.naming.folders import address, data_folder
 
 DEFAULT_GRPC = "127.0.0.1:7700"
@@ -80,23 +82,63 @@ def agent(
 
 
 def dashboard(
-    server: Annotated[
-        str, typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of the collector.")
-    ] = DEFAULT_SQL,
+    server: options.Server = None,
+    data: options.Data = None,
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where the pages are served.")
     ] = DEFAULT_DASHBOARD,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the dashboard's pages."""
+    """Serve the dashboard's pages over a collector, or over a data folder alone.
+
+    Without --server the data folder is shown, new runs as they come; if a collector holds it, through that.
+    """
     needs("dashboard", "dash")
-    from roofleet.asking.source import FlightSource
+    from roofleet.asking.pages import noted
+    from roofleet.asking.reading import store_kept
+    from roofleet.asking.source import FlightSource, FolderSource
     from roofleet_dashboard.app import create_app, serve
 
-    address(server)
+    if server is not None and data is not None:
+        raise UserError("give --server or --data, not both")
     host, port = address(listen)
+    folder = data_folder(data)
     _log(verbose)
-    serve(create_app(FlightSource(server)), host, port)
+    if server is None and data is None and _only_a_collector_elsewhere(folder):
+        server = DEFAULT_SQL
+    if server is not None:
+        address(server)
+        shown = _dashboard_ready(host, f"of the collector {server}")
+        serve(create_app(FlightSource(server)), host, port, ready=shown)
+        return
+    needs("collector", "duckdb")
+    store_kept(folder)
+    with ExitStack() as stack:
+        shown = _dashboard_ready(host, f"of the runs in {folder}")
+
+        def note_and_show(port: int) -> None:
+            stack.enter_context(noted(folder, _pages(host, port)))
+            shown(port)
+
+        serve(create_app(FolderSource(folder)), host, port, ready=note_and_show)
+
+
+def _only_a_collector_elsewhere(folder: Path) -> bool:
+    """Whether the usual folder is empty, and the usual collector runs on another."""
+    from roofleet_collector.presence import listens, running_collector
+    from roofleet_collector.store.visits import holds_data
+
+    return running_collector(folder) is None and not holds_data(folder) and listens(DEFAULT_SQL)
+
+
+def _dashboard_ready(host: str, of: str) -> Callable[[int], None]:
+    return lambda port: print(f"dashboard: {_pages(host, port)} {of}", flush=True)
+
+
+def _pages(host: str, port: int) -> str:
+    """The address of the pages as a browser on this machine takes it."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
 
 
 def _on_end(stop: Callable[[], None]) -> None:

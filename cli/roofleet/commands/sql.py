@@ -34,10 +34,7 @@ def sql(
     query: Annotated[
         str, typer.Argument(metavar="QUERY", help="One statement that reads; - for standard input.")
     ],
-    server: Annotated[
-        str | None,
-        typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),
-    ] = None,
+    server: options.Server = None,
     data: options.Data = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = Format.table,
     output: Annotated[

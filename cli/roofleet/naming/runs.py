@@ -1,4 +1,4 @@
-"""Runs as a user names them: an id, the beginning of one, `latest`, or `latest~1` for the one before."""
+"""Runs as a user names them: an id, the beginning of one, its name, `latest`, or `latest~1` before it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def _chosen(query: Query, name: str) -> str:
     exact = [row for row in rows if row["run_id"] == name]
     if len(exact or rows) == 1:
         return str((exact or rows)[0]["run_id"])
+    if not rows:
+        rows = _runs(query, "run_id IN (SELECT run_id FROM run_labels WHERE name = ?)", _SHOWN + 1, name)
+        if len(rows) == 1:
+            return str(rows[0]["run_id"])
+        if rows:
+            raise UserError(f"{name!r} is the name of several runs, write the id of one:{_listed(rows)}")
     if rows:
         more = "\n  ..." if len(rows) > _SHOWN else ""
         raise UserError(f"{name!r} is the beginning of several runs, write more of it:{_listed(rows)}{more}")

@@ -21,6 +21,9 @@ _ADVICE = {
 }
 """A word of a reason in `noise`, and what helps against it."""
 _PATHS_SHOWN = 3
+_OUTPUTS_SHOWN = 4
+_OUTPUT_SHOWN = 400
+"""Sequences that are shown, and characters of each; all is in the table `outputs`."""
 
 
 def print_warnings(console: Console, row: dict[str, Any]) -> None:
@@ -70,6 +73,20 @@ def print_notes(
         console.print(line, markup=False)
     if row["quality_unknown"]:
         console.print(f"what this costs in quality is not known: {row['quality_unknown']}", markup=False)
+
+
+def print_outputs(console: Console, outputs: list[dict[str, Any]]) -> None:
+    """What the sequences of a run generated, rows of `outputs`: text where there is some, else token ids."""
+    if not outputs:
+        return
+    console.print("what it generated" + (", first sequences" if len(outputs) > _OUTPUTS_SHOWN else ""))
+    for row in outputs[:_OUTPUTS_SHOWN]:
+        said = repr(row["text"]) if row["text"] is not None else ", ".join(map(str, row["token_ids"]))
+        if len(said) > _OUTPUT_SHOWN:
+            said = f"{said[:_OUTPUT_SHOWN]}… ({len(row['token_ids'])} tokens)"
+        what = "" if row["text"] is not None else "tokens "
+        console.print(f"  {row['sequence_index']}: {what}{said}", markup=False)
+    console.print()
 
 
 def variant_lines(variant: str, notes: str | None) -> list[str]:

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from roofleet.asking.reading import Query
+from roofleet.asking.runs import outputs_of
 from roofleet.console import facts, table
-from roofleet.reports.notes import print_notes, print_warnings, quality_facts
+from roofleet.reports.notes import print_notes, print_outputs, print_warnings, quality_facts
+from roofleet.reports.runs import labels_text
 from roofleet_analysis.comparison import t_quantile
 from roofleet_analysis.units import (
     UNKNOWN,
@@ -21,10 +24,8 @@ from roofleet_analysis.units import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.console import Console
 
-Query = Callable[[str, tuple[object, ...]], "pa.Table"]
 SLOWEST = 5
 _STEPS = {
     "prefill": "time to first token",
@@ -50,8 +51,9 @@ def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     return layers
 
 
-def print_run(console: Console, query: Query, run_id: str) -> None:
-    """Prints the summary of a run, what to know before relying on it, and its slowest layers."""
+def print_run(console: Console, query: Query, run_id: str, pages: str | None = None) -> None:
+    """Prints the summary of a run, what to know before relying on it, its slowest layers, and what it
+    generated if that was kept; `pages` is where, or by which command, the dashboard shows it."""
     row = run_row(query, run_id)
     _print_head(console, row)
     print_warnings(console, row)
@@ -59,8 +61,11 @@ def print_run(console: Console, query: Query, run_id: str) -> None:
     console.print(facts([(label, text) for label, text in _summary(row) if text is not None]))
     _print_memory(console, query, run_id)
     _print_layers(console, query, run_id)
+    print_outputs(console, outputs_of(query, run_id))
     print_notes(console, query, row)
     console.print(f"run {run_id}", style="dim")
+    if pages is not None:
+        console.print(f"see it at {pages}" if "://" in pages else f"see it with {pages}", markup=False)
 
 
 def _print_head(console: Console, row: dict[str, Any]) -> None:
@@ -74,6 +79,8 @@ def _print_head(console: Console, row: dict[str, Any]) -> None:
         f"{row['weights']} weights, "
         + workload_text(row["batch_size"], row["prompt_tokens"], row["new_tokens"])
     )
+    if labels := labels_text(row):
+        console.print(labels, markup=False, style="cyan")
 
 
 def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:

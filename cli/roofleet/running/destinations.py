@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from roofleet_agent.sending.spool import Spool
+    from roofleet_collector.store import DuckDBStore
+    from roofleet_proto.records import RunChange
+    from roofleet_proto.services import Method
 
 REACH_S = 2.5
 """How long a collector has to answer; the caller hears within five seconds."""
+
+CHANGE_S = 30.0
+"""How long it may take to change or delete runs."""
 
 
 class Destination(Protocol):
@@ -33,6 +39,18 @@ class Destination(Protocol):
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Rows of one statement over what is stored."""
+        ...
+
+    def sql_address(self) -> str | None:
+        """HOST:PORT of a named collector's Flight SQL; None for a folder."""
+        ...
+
+    def change_run(self, change: RunChange) -> bool:
+        """Changes what is said of a stored run; False if there is none of that id."""
+        ...
+
+    def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """Deletes stored runs; the ids of those that were there."""
         ...
 
     def close(self) -> None:
@@ -73,9 +91,16 @@ class RemoteCollector:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """See Destination.query; the collector says where its SQL is."""
+        from roofleet.api.client import connect
+
+        with connect(self.sql_address()) as connection:
+            return connection.sql(sql, parameters)
+
+    def sql_address(self) -> str:
+        """See Destination.sql_address; ServerAway if the collector does not answer."""
         import grpc
 
-        from roofleet.api.client import ServerAway, connect
+        from roofleet.api.client import ServerAway
         from roofleet_proto.records import Filter
         from roofleet_proto.services import GET_COLLECTOR
 
@@ -83,9 +108,33 @@ class RemoteCollector:
             info = GET_COLLECTOR.client(self._channel)(Filter(), timeout=REACH_S)
         except grpc.RpcError as error:
             raise ServerAway(f"{self.address} does not say where its SQL is ({error.details()})") from None
-        host = self.address.rpartition(":")[0]
-        with connect(f"{host}:{info.sql_port}") as connection:
-            return connection.sql(sql, parameters)
+        return f"{self.address.rpartition(':')[0]}:{info.sql_port}"
+
+    def change_run(self, change: RunChange) -> bool:
+        """See Destination.change_run."""
+        from roofleet_proto.services import CHANGE_RUN
+
+        return bool(self._call(CHANGE_RUN, change))
+
+    def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """See Destination.delete_runs."""
+        from roofleet_proto.records import RunIds
+        from roofleet_proto.services import DELETE_RUNS
+
+        return list(self._call(DELETE_RUNS, RunIds(tuple(run_ids))).run_ids)
+
+    def _call(self, method: Method, request: Any) -> Any:
+        """The collector's answer; UserError if it gives none, or is too old to know the question."""
+        import grpc
+
+        try:
+            return method.client(self._channel)(request, timeout=CHANGE_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                raise UserError(f"the collector at {self.address} is too old for this: update it") from None
+            raise UserError(
+                f"the collector at {self.address} did not do it: {error.details()}", UNREACHABLE
+            ) from None
 
     def close(self) -> None:
         """See Destination.close."""
@@ -142,6 +191,26 @@ class EmbeddedCollector:
 
         return visited(self._folder).query(sql, parameters)
 
+    def sql_address(self) -> None:
+        """See Destination.sql_address."""
+
+    def change_run(self, change: RunChange) -> bool:
+        """See Destination.change_run."""
+        with self._writing() as store:
+            return store.change_run(change).result()
+
+    def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """See Destination.delete_runs."""
+        with self._writing() as store:
+            return store.delete_runs(run_ids).result()
+
+    def _writing(self) -> AbstractContextManager[DuckDBStore]:
+        if self.warning:
+            raise UserError(self.warning)
+        from roofleet_collector.store.visits import visited
+
+        return visited(self._folder).writing()
+
     def close(self) -> None:
         """See Destination.close."""
 
@@ -166,6 +235,19 @@ class DataFolder:
         """See Destination.query."""
         with self._holder() as holder:
             return (holder or self._embedded).query(sql, parameters)
+
+    def sql_address(self) -> None:
+        """See Destination.sql_address."""
+
+    def change_run(self, change: RunChange) -> bool:
+        """See Destination.change_run."""
+        with self._holder() as holder:
+            return (holder or self._embedded).change_run(change)
+
+    def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """See Destination.delete_runs."""
+        with self._holder() as holder:
+            return (holder or self._embedded).delete_runs(run_ids)
 
     def close(self) -> None:
         """See Destination.close."""

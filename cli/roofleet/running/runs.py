@@ -33,17 +33,24 @@ def check_destination(collector: str | None, data: Path | None) -> None:
 
 
 class _Noting:
-    """A sink that keeps rows in a spool, and in mind which runs they are of."""
+    """A sink that keeps rows in a spool, and in mind which runs they are of; new ones get its labels."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self.run_ids: set[str] = set()
+        self.labels: dict[str, Any] = {}
 
     def write(self, table: str, rows: pa.Table) -> None:
         """See Sink.write."""
-        if table == "runs":
-            self.run_ids |= set(rows.column("run_id").to_pylist())
         self._spool.write(table, rows)
+        if table == "runs":
+            from roofleet_agent.rows import table_of
+
+            new = set(rows.column("run_id").to_pylist()) - self.run_ids
+            self.run_ids |= new
+            if self.labels and new:  # once: what is said of a run later stands when its row comes again
+                labelled = [{"run_id": run_id} | self.labels for run_id in sorted(new)]
+                self._spool.write("run_labels", table_of("run_labels", labelled))
 
 
 class Runs:
@@ -63,6 +70,11 @@ class Runs:
         self._said: set[int] = set()
         if destination.warning:
             _warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
+
+    def label(self, name: str | None, tags: Sequence[str]) -> None:
+        """What the runs to come are called and tagged."""
+        if name or tags:
+            self.sink.labels = {"name": name, "tags": sorted(set(tags)) or None}
 
     def register(self, device: Device) -> None:
         """Says what this host and the device are."""
@@ -147,6 +159,10 @@ class Runs:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Rows of one statement over what is stored; ServerAway if the collector does not answer."""
         return self._destination.query(sql, parameters)
+
+    def sql_address(self) -> str | None:
+        """Where a collector that was named answers SQL; None for a data folder."""
+        return self._destination.sql_address()
 
     def close(self) -> None:
         """Closes the spool; what was not delivered stays in it."""

@@ -11,6 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from roofleet_collector.store.rows import Rows
+from roofleet_proto.records import RunChange
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Store(Protocol):
 
     def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
         """Notes when hosts were last heard of."""
+        ...
+
+    def change_run(self, change: RunChange) -> Future[bool]:
+        """Changes what is said of a run; False if there is no such run."""
+        ...
+
+    def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
+        """Deletes runs with all their rows, those that come later included; resolves to the ids that were
+        there."""
         ...
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:

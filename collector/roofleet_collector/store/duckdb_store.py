@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from roofleet_collector.errors import StoreInUse, StoreUnreadable
 from roofleet_collector.store.contract import Append, Receipt
+from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
 from roofleet_collector.store.reader import Reader, lock_down
 from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import is_current, migrate
 from roofleet_collector.store.writer import Writer
+from roofleet_proto.records import RunChange
 from roofleet_proto.tables import TABLES, Table
 
 FILE_NAME = "roofleet.duckdb"
@@ -63,6 +65,7 @@ class DuckDBStore:
         except BaseException:
             self._connection.close()
             raise
+        self._deleted = deleted_runs(self._connection)
         self.reader = Reader(self._connection)
         self._writer = Writer(self._connection.cursor())
         self._closing = threading.Lock()
@@ -78,7 +81,7 @@ class DuckDBStore:
 
     def append(self, rows: Append) -> Future[Receipt]:
         """See Store.append."""
-        return self._writer.submit(lambda connection: _append(connection, rows))
+        return self._writer.submit(lambda connection: _append(connection, rows, self._deleted))
 
     def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
         """See Store.touch_hosts."""
@@ -88,6 +91,26 @@ class DuckDBStore:
                 connection.execute("UPDATE hosts SET last_seen_at = ? WHERE host_id = ?", [at, host_id])
 
         return self._writer.submit(touch)
+
+    def change_run(self, change: RunChange) -> Future[bool]:
+        """See Store.change_run."""
+        return self._writer.submit(lambda connection: change_run(connection, change))
+
+    def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
+        """See Store.delete_runs."""
+
+        def delete(connection: duckdb.DuckDBPyConnection) -> list[str]:
+            there = delete_runs(connection, run_ids)
+            self._deleted.update(there)  # what waits behind this is in the same transaction
+            return there
+
+        def undo(future: Future[list[str]]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                self._deleted.difference_update(run_ids)
+
+        future = self._writer.submit(delete)
+        future.add_done_callback(undo)
+        return future
 
     def rederive(self, run_id: str, costs: pa.Table) -> Future[None]:
         """Replaces the costs of one run by those of newer formulas."""
@@ -110,7 +133,7 @@ class DuckDBStore:
             self._connection.close()
 
 
-def _append(connection: duckdb.DuckDBPyConnection, rows: Append) -> Receipt:
+def _append(connection: duckdb.DuckDBPyConnection, rows: Append, deleted: set[str]) -> Receipt:
     if rows.key is not None:
         known = connection.execute(
             "SELECT 1 FROM ingest_log WHERE agent_id = ? AND epoch = ? AND sequence = ?", rows.key
@@ -118,7 +141,7 @@ def _append(connection: duckdb.DuckDBPyConnection, rows: Append) -> Receipt:
         if known:
             return Receipt(duplicate=True)
         connection.execute("INSERT INTO ingest_log VALUES (?, ?, ?, now())", rows.key)
-    for name, table in rows.rows.items():
+    for name, table in without_deleted(rows.rows, deleted).items():
         _insert(connection, TABLES[name], table)
     return Receipt(duplicate=False)
 

@@ -1,3 +1,15 @@
 -- Names, tags and notes of runs, and what else is said of them.
 
-SELECT 1;
+CREATE TABLE run_labels (
+    "run_id" VARCHAR NOT NULL,
+    "name" VARCHAR,
+    "tags" VARCHAR[],
+    "note" VARCHAR,
+    PRIMARY KEY (run_id)
+);
+
+-- What was deleted stays deleted: rows of these runs that come later are taken and left out.
+CREATE TABLE deleted_runs (
+    run_id VARCHAR PRIMARY KEY,
+    deleted_at TIMESTAMPTZ NOT NULL
+);

@@ -49,6 +49,9 @@
 -- process_peak_bytes: Most memory the whole process held, in bytes.
 -- allocator_peak_bytes: Most memory the device's allocator gave out at once, in bytes.
 -- allocator_reserved_bytes: Most memory it took from the device at once, in bytes.
+-- run_name: What the run is called.
+-- tags: Words it is found by.
+-- note: What was noted about it.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -106,9 +109,11 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        p.decode_p99 AS time_per_output_token_p99_ns, g.per_token_ns AS time_per_cached_token_ns,
        r.perplexity, r.baseline_perplexity, r.kl_divergence, r.top1_agreement, r.quality_tokens,
        r.quality_baseline, r.quality_unknown, r.outputs_finite, r.variant_notes, r.sweep_id,
-       r.peak_memory_source, r.process_peak_bytes, r.allocator_peak_bytes, r.allocator_reserved_bytes
+       r.peak_memory_source, r.process_peak_bytes, r.allocator_peak_bytes, r.allocator_reserved_bytes,
+       l.name AS run_name, l.tags, l.note
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
+LEFT JOIN run_labels l ON l.run_id = r.run_id
 LEFT JOIN hosts h ON h.host_id = r.host_id
 LEFT JOIN devices d ON d.device_id = r.device_id
 LEFT JOIN models m ON m.model_id = r.model_id

@@ -1,0 +1,69 @@
+"""What people do to a run that is stored: call it something, tag it, note something about it, delete it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from roofleet_proto.records import RunChange
+from roofleet_proto.tables import TABLES
+
+_OF_RUNS = tuple(
+    table.name for table in TABLES.values() if "run_id" in table.schema.names and table.name != "jobs"
+)
+"""Tables whose rows go with their run; a job was asked for, whatever became of its run."""
+
+
+def change_run(connection: duckdb.DuckDBPyConnection, change: RunChange) -> bool:
+    """Does to the labels of a run what `change` says; False, and nothing, if there is no such run."""
+    if not connection.execute("SELECT 1 FROM runs WHERE run_id = ?", [change.run_id]).fetchone():
+        return False
+    found = connection.execute(
+        "SELECT name, note, tags FROM run_labels WHERE run_id = ?", [change.run_id]
+    ).fetchone()
+    name, note, tags = found or (None, None, None)
+    if change.name is not None:
+        name = change.name or None
+    if change.note is not None:
+        note = change.note or None
+    tags = sorted({*(tags or ()), *change.add_tags} - {*change.remove_tags})
+    connection.execute(
+        "INSERT OR REPLACE INTO run_labels (run_id, name, tags, note) VALUES (?, ?, ?, ?)",
+        [change.run_id, name, tags or None, note],
+    )
+    return True
+
+
+def delete_runs(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> list[str]:
+    """Deletes all rows of these runs and notes that they are gone; returns those that were there.
+
+    The keys of their batches stay: one that comes again is a duplicate as before.
+    """
+    found = connection.execute(
+        "SELECT run_id FROM runs WHERE list_contains(?, run_id) ORDER BY run_id", [list(run_ids)]
+    ).fetchall()
+    there = [str(run_id) for (run_id,) in found]
+    for name in _OF_RUNS:
+        connection.execute(f"DELETE FROM {name} WHERE list_contains(?, run_id)", [there])
+    for run_id in there:
+        connection.execute("INSERT OR REPLACE INTO deleted_runs VALUES (?, now())", [run_id])
+    return there
+
+
+def deleted_runs(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Ids of the runs that were deleted."""
+    return {str(run_id) for (run_id,) in connection.execute("SELECT run_id FROM deleted_runs").fetchall()}
+
+
+def without_deleted(rows: Mapping[str, pa.Table], deleted: set[str]) -> Mapping[str, pa.Table]:
+    """Rows less those of runs that were deleted before they came."""
+    if not deleted:
+        return rows
+    gone = pa.array(sorted(deleted), pa.string())
+    return {
+        name: table.filter(pc.invert(pc.is_in(table.column("run_id"), gone))) if name in _OF_RUNS else table
+        for name, table in rows.items()
+    }
