@@ -131,6 +131,7 @@ class Run:
             "prompt_sha256": session.prompt_sha256,
             "attention": session.attention,
             "variant_notes": json.dumps([asdict(note) for note in session.notes]) if session.notes else None,
+            "parameters": session.held_parameters,
             "parameter_bytes": stored_bytes(session.module),
             "kv_bytes_per_token": kv_bytes,
             # A module of the user's own may take another batch than was asked for: its inputs decide.

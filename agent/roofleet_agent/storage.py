@@ -59,6 +59,21 @@ def stored_bytes(module: nn.Module) -> int:
     return sum(sizes.values())
 
 
+def held_parameters(module: nn.Module) -> int:
+    """Parameters of a module and all inside it, tied ones once, packed ones as many as they stand for."""
+    inside = sum(packed_parameters(part)[0] for part in module.modules())
+    return inside + sum(p.numel() for p in module.parameters() if not is_lazy(p))
+
+
+def packed_parameters(part: nn.Module) -> tuple[int, int]:
+    """How many parameters a layer itself keeps packed beside its others, and their bytes."""
+    stands_for = getattr(part, "packed_parameters", None)
+    if isinstance(stands_for, int):
+        return stands_for, sum(b.numel() * b.element_size() for b in part.buffers(recurse=False))
+    found = list(_packed(part))
+    return sum(t.numel() for t in found), sum(t.numel() * t.element_size() for t in found)
+
+
 def _packed(part: nn.Module) -> Iterator[torch.Tensor]:
     """Weights of torch's dynamic quantisation, which live in an object that is no parameter."""
     unpack: Any = getattr(part, "_weight_bias", None)

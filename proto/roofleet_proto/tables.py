@@ -150,7 +150,7 @@ MODELS = Table(
         _must("origin", TEXT, "`catalog`, `hub`, `folder` or `module`."),
         _must("architecture", TEXT, "Class of the module that runs."),
         _must("task", TEXT, "`generate` (prefill and decode) or `encode` (one forward)."),
-        _must("parameters", INT, "Parameters, tied ones counted once."),
+        _must("parameters", INT, "Parameters as published, tied ones counted once."),
         Column("config", TEXT, "JSON of the configuration it was built from."),
         Column("source", TEXT, "Where the configuration is published."),
     ),
@@ -268,6 +268,11 @@ RUNS = Table(
         Column("quality_tokens", INT, "Positions the quality figures are means over."),
         Column("quality_baseline", TEXT, "What the quality is measured against, such as `base, bf16`."),
         Column("quality_unknown", TEXT, "Why the quality figures are NULL."),
+        Column(
+            "parameters",
+            INT,
+            "Parameters as it ran, tied ones once: none pruned away, packed ones as many as they stand for.",
+        ),
     ),
     replaces=True,
 )

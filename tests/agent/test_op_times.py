@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tests.support import TINY_LLAMA, TINY_WORKLOAD, ListSink, request
+from tests.support import TINY_GPT2, TINY_LLAMA, TINY_WORKLOAD, ListSink, request
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
@@ -16,9 +16,10 @@ from roofleet_agent.registry import find_engine
 
 
 def test_the_ops_timed_are_the_ops_traced() -> None:
-    """Layer, name and number of calls agree with the stored ops that are no views."""
+    """Layers, names and numbers of calls are those of the stored ops that are no views: outside of training
+    a dropout is none of them."""
     sink = ListSink()
-    profiling.profile(request(TINY_LLAMA), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    profiling.profile(request(TINY_GPT2), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
     for phase in ("prefill", "decode"):
         traced: dict[tuple[str, str], int] = {}
         for op in sink.rows("ops"):
@@ -26,11 +27,10 @@ def test_the_ops_timed_are_the_ops_traced() -> None:
                 key = (op["path"], op["op"])
                 traced[key] = traced.get(key, 0) + 1
         timed = {(t["path"], t["op"]): t for t in sink.rows("op_times") if t["phase"] == phase}
-        assert traced.keys() <= timed.keys()
+        assert traced == {key: time["calls"] for key, time in timed.items()}
         heavy = [key for key in traced if key[1] in ("aten.linear", "aten.scaled_dot_product_attention")]
         assert heavy
         for key in heavy:
-            assert timed[key]["calls"] == traced[key]
             assert timed[key]["duration_ns"] > 0
             assert timed[key]["busy_ns"] is None
 

@@ -14,13 +14,15 @@ from tests.families import FAMILIES
 from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, ListSink, request
 from torch import nn
 
-from roofleet.analyzing.analysis import phase_cost
+from roofleet.analyzing.analysis import analyze, phase_cost
+from roofleet.naming.models import resolve
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.profiling import Traced, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.storage import stored_bytes
+from roofleet_agent.tracing import layers_of
 from roofleet_agent.variants import Variant, parse
 from roofleet_agent.variants.applying import apply_variant
 from roofleet_agent.variants.quantizing import Int4Linear
@@ -192,6 +194,25 @@ def test_structured_pruning_makes_the_feed_forward_smaller() -> None:
     # 2 blocks * 2 * 3 * 64 * 64 = 49,152
     assert before.matmul_flops - after.matmul_flops == 2 * 2 * 3 * 64 * 64
     assert not unknown
+
+
+def test_the_parameters_are_those_that_are_left() -> None:
+    """gpt2 with half of the 3,072 features of its 12 layers cut out loses 12 x 1,536 x (2 x 768 + 1) of its
+    124,439,808 parameters; weights in four bits are as many as before, and the layers add up to all."""
+    cut = analyze(resolve("gpt2", None), "fp32", replace(WORKLOAD, variant=parse("pruned-structured-50")), [])
+    assert cut["parameters"] == 124_439_808 - 12 * 1_536 * (2 * 768 + 1) == 96_109_824
+    asked = request(SMALL_LLAMA)
+    base, packed = (
+        find_engine(asked).load(asked, CPU, "fp32", replace(WORKLOAD, variant=parse(name)))
+        for name in ("base", "int4-weight-only")
+    )
+    layers = layers_of(packed.module)
+    assert any(layer.module_type == "Int4Linear" for layer in layers)
+    assert sum(layer.parameters for layer in layers) == packed.held_parameters == base.held_parameters
+    assert packed.parameters == base.parameters == base.held_parameters
+    (up,) = [layer for layer in layers if layer.path == "model.layers.0.mlp.up_proj"]
+    # two digits a byte, and a scale and a zero in fp32 for each group of 64
+    assert (up.parameters, up.parameter_bytes) == (64 * 128, 64 * 128 // 2 + 2 * 128 * 4)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class Session(Protocol):
     prompt_sha256: str | None
     parameters: int
     """Parameters of the model as published, tied ones once, whatever a variant does to their storage."""
+    held_parameters: int
+    """Parameters of the model as it runs: none pruned away, packed ones as many as they stand for."""
     notes: list[Note]
     """Layers the variant could not be applied to as asked."""
     opaque: frozenset[str]

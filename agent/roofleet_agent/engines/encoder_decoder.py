@@ -29,7 +29,8 @@ class EncoderDecoderSession:
 
     def __init__(self, model: Any, prompt: torch.Tensor, workload: Workload, applied: Applied) -> None:
         self.module: nn.Module = model
-        self.parameters, self.notes, self.opaque = applied.parameters, applied.notes, applied.opaque
+        self.parameters, self.held_parameters = applied.parameters, applied.held_parameters
+        self.notes, self.opaque = applied.notes, applied.opaque
         self.config_json: str | None = model.config.to_json_string()
         self.attention: str | None = model.config._attn_implementation
         self.prompt_tokens = int(prompt.shape[1])

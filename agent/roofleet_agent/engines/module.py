@@ -68,7 +68,8 @@ class ModuleSession:
 
     def __init__(self, module: nn.Module, inputs: Any, applied: Applied) -> None:
         self.module = module
-        self.parameters, self.notes, self.opaque = applied.parameters, applied.notes, applied.opaque
+        self.parameters, self.held_parameters = applied.parameters, applied.held_parameters
+        self.notes, self.opaque = applied.notes, applied.opaque
         self.output: Any = None
         self._inputs = inputs
         first = next(_tensors(inputs), None)

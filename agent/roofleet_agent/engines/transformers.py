@@ -73,7 +73,8 @@ class TransformersSession:
     ) -> None:
         self.module: nn.Module = model
         self.task = task
-        self.parameters, self.notes, self.opaque = applied.parameters, applied.notes, applied.opaque
+        self.parameters, self.held_parameters = applied.parameters, applied.held_parameters
+        self.notes, self.opaque = applied.notes, applied.opaque
         self.output: torch.Tensor | None = None
         self.text_of: Callable[[list[int]], str] | None = None
         self._tokens: list[torch.Tensor] = []

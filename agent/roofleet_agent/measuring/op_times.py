@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofleet_agent.engines.base import Step
 from roofleet_agent.names import op_name
+from roofleet_agent.storage import plain_tensors
+from roofleet_agent.tracing.operands import is_bookkeeping, tensors_in
 from roofleet_agent.tracing.tracer import follow_layers
 
 STEPS = 3
@@ -73,17 +75,29 @@ class _OpTimer(TorchDispatchMode):
             begin = time.perf_counter_ns()
             result = func(*args, **(kwargs or {}))
             duration = time.perf_counter_ns() - begin
-        if not (getattr(func, "is_view", False) and _same_storage(args, result)):
+        if _computes(func, args, kwargs or {}, result):
             self.seen.append((path, name, duration))
         return result
 
 
-def _same_storage(args: Sequence[Any], result: Any) -> bool:
-    """Whether a view is one: `to` and `reshape` give a view or a copy, by what they are asked for."""
-    first, given = args[0] if args else None, result[0] if isinstance(result, (list, tuple)) else result
-    if not isinstance(first, torch.Tensor) or not isinstance(given, torch.Tensor):
+def _computes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> bool:
+    """Whether an op is one that the trace counts: no bookkeeping, no question, and more than another view of
+    what it was given, as dropout is outside of training."""
+    schema = getattr(func, "_schema", None)
+    if is_bookkeeping(func):
         return False
-    return bool(first.untyped_storage()._cdata == given.untyped_storage()._cdata)
+    if schema is None or schema.is_mutable:
+        return True
+    given = set(_storages(result))
+    if not given:
+        return bool(func.namespace != "aten")
+    return not given <= set(_storages((args, kwargs)))
+
+
+def _storages(tree: Any) -> Iterator[int]:
+    for tensor in tensors_in(tree):
+        for plain in plain_tensors(tensor):
+            yield plain.untyped_storage()._cdata
 
 
 def time_ops(model: nn.Module, device: torch.device, steps: Iterable[Step]) -> dict[str, list[OpTime]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from roofleet_agent.storage import plain_tensors
+from roofleet_agent.storage import packed_parameters, plain_tensors
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     for index, (path, module) in enumerate(model.named_modules()):
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
         seen.update(id(p) for p in own)
+        packed, packed_bytes = packed_parameters(module)
         layers.append(
             Layer(
                 path=path,
@@ -75,8 +76,9 @@ def layers_of(model: nn.Module) -> list[Layer]:
                 role=role_of(path, type(module).__name__, is_leaf(module)),
                 block_index=block_index_of(path),
                 is_leaf=is_leaf(module),
-                parameters=sum(p.numel() for p in own if not is_lazy(p)),
-                parameter_bytes=sum(t.numel() * t.element_size() for p in own for t in plain_tensors(p)),
+                parameters=packed + sum(p.numel() for p in own if not is_lazy(p)),
+                parameter_bytes=packed_bytes
+                + sum(t.numel() * t.element_size() for p in own for t in plain_tensors(p)),
             )
         )
     return layers

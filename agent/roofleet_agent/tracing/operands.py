@@ -27,6 +27,16 @@ DTYPE_NAMES = {
 }
 
 
+_BOOKKEEPING = frozenset({"aten::lift_fresh", "aten::detach", "aten::detach_", "aten::alias"})
+
+
+def is_bookkeeping(func: Any) -> bool:
+    """Whether an op is torch's own housekeeping, which differs between devices and neither computes nor moves
+    anything."""
+    schema = getattr(func, "_schema", None)
+    return schema is not None and (func.namespace == "prim" or schema.name in _BOOKKEEPING)
+
+
 def dtype_name(tensor: torch.Tensor) -> str:
     """The dtype data is kept in: a quantised weight has that of its integers, `int4` if two share a byte."""
     data = max(plain_tensors(tensor), key=lambda t: t.numel() * t.element_size())

@@ -18,14 +18,12 @@ from roofleet_agent.tracing.loops import listeners
 from roofleet_agent.tracing.operands import (
     covered_bytes,
     dtype_name,
+    is_bookkeeping,
     packed_weights,
     plain_arguments,
     tensors_in,
 )
 from roofleet_agent.tracing.records import Edge, TracedOp, TracedTensor, TraceResult
-
-_BOOKKEEPING = frozenset({"aten::lift_fresh", "aten::detach", "aten::detach_", "aten::alias"})
-"""Torch's own housekeeping, which differs between devices and neither computes nor moves anything."""
 
 _PICKS = frozenset({"aten.index", "aten.index_select"})
 """How experts that run as a batched product fetch their weights."""
@@ -131,7 +129,7 @@ class Recorder(TorchDispatchMode):
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         schema = getattr(func, "_schema", None)  # a higher-order op has none
         name, is_mutable = op_name(func), schema is not None and schema.is_mutable
-        if schema is not None and (func.namespace == "prim" or schema.name in _BOOKKEEPING):
+        if is_bookkeeping(func):
             return
         inputs = [self._operand(t) for t in tensors_in((args, kwargs))]
         inputs += self._packed(args)

@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.storage import held_parameters
 from roofleet_agent.variants.names import Variant
 from roofleet_agent.variants.notes import Note, folded
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a model: its parameters as published (tied ones once), layers that are not as asked, and
-    paths of layers inside which nothing can be hooked any more."""
+    """What became of a model: its parameters as published and as it holds them now (tied ones once), layers
+    that are not as asked, and paths of layers inside which nothing can be followed any more."""
 
     parameters: int
+    held_parameters: int
     notes: list[Note]
     opaque: frozenset[str]
 
@@ -57,7 +59,7 @@ def apply_variant(model: nn.Module, variant: Variant, device: torch.device) -> A
                 "memory by layer and times of ops are those of the uncompiled model",
             )
         )
-    return Applied(parameters, folded(notes), opaque)
+    return Applied(parameters, held_parameters(model), folded(notes), opaque)
 
 
 @contextmanager

@@ -154,6 +154,11 @@ class Int4Linear(nn.Linear):
             self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
 
     @property
+    def packed_parameters(self) -> int:
+        """Weights that stand in the packed bytes."""
+        return self.in_features * self.out_features
+
+    @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
         """What models ask for the dtype they are to compute in; the matrix itself is in `packed`."""
         return self.scales_and_zeros

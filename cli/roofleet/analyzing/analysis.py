@@ -62,7 +62,7 @@ def analyze(
         "prompt_tokens": shape.prompt_tokens,
         "new_tokens": shape.new_tokens,
         "logits": workload.logits,
-        "parameters": session.parameters,
+        "parameters": session.held_parameters,
         "parameter_bytes": traced.weight_bytes,
         "kv_bytes_per_token": profiling.kv_bytes_per_token(session, dtype),
         "memory": {

@@ -1,5 +1,7 @@
 -- Names, tags and notes of runs, and what else is said of them.
 
+ALTER TABLE runs ADD COLUMN "parameters" BIGINT;
+
 CREATE TABLE run_labels (
     "run_id" VARCHAR NOT NULL,
     "name" VARCHAR,

@@ -26,7 +26,7 @@
 -- weights: `pretrained`, `random`, or `own`: a module's, of which only who made it knows the origin.
 -- attention: Attention implementation.
 -- logits: `last` or `all`: which positions prefill computes logits for.
--- parameters: Parameters of the model.
+-- parameters: Parameters of the model as it ran, tied ones once: without those pruned away.
 -- unknown_ops: Ops without a formula in a step, over all phases.
 -- roof_source_kind: Whether utilisations are against `measured` or `datasheet` roofs.
 -- error: Why it failed.
@@ -100,7 +100,7 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        p.mbu AS memory_bandwidth_utilization,
        p.overhead AS instrumentation_overhead,
        p.coverage AS layer_time_coverage,
-       r.status, r.started_at, r.weights, r.attention, r.logits, m.parameters, p.unknown_ops,
+       r.status, r.started_at, r.weights, r.attention, r.logits, coalesce(r.parameters, m.parameters) AS parameters, p.unknown_ops,
        p.roof_source_kind, r.error,
        CASE WHEN i.iterations > 0
             THEN nullif(concat_ws('; ', p.intervals, conditions_noise(
