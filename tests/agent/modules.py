@@ -21,6 +21,44 @@ def no_module() -> int:
     return 3
 
 
+def a_vector_and_a_number() -> tuple[int, torch.Tensor]:
+    """No module, though two things."""
+    return 3, torch.ones(2)
+
+
+def wants_a_size(size: int) -> nn.Module:
+    """Asks for an argument, which nobody gives."""
+    return nn.Linear(size, size)
+
+
+MODEL = nn.Linear(2, 2)
+
+
+def always_the_same() -> nn.Module:
+    """One module for every call."""
+    return MODEL
+
+
+def images_of_no_size() -> nn.Module:
+    """Takes images of any size."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+class _TakesPairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(4, 4, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(a, b)
+        return result
+
+
+def pairs() -> nn.Module:
+    """What it takes cannot be guessed, though it has a linear layer inside."""
+    return nn.Sequential(_TakesPairs(), nn.Linear(2, 2))
+
+
 def no_inputs_to_guess() -> nn.Module:
     """Nothing tells what goes in."""
     return nn.ReLU()

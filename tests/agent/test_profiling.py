@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
 from roofleet.console import plain
+from roofleet.errors import UserError
 from roofleet.naming.models import resolve
 from roofleet.reports.run import print_run
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import ModelNotFound, ModelRefused, OutOfMemory, WorkloadRefused
+from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_collector.store import Append, DuckDBStore
@@ -125,19 +129,25 @@ def test_a_run_that_fails_is_stored_with_its_reason(monkeypatch: pytest.MonkeyPa
     """A model whose forward raises leaves a failed run that says why."""
     model = ModelRequest("tests.agent.modules:breaks_on_real_data", "module", "own")
     sink = ListSink()
-    with pytest.raises(RuntimeError, match="broken on purpose"):
+    with pytest.raises(ModelRefused, match=r"broken on purpose \(.*modules\.py, line \d+\) with inputs"):
         profiling.profile(model, CpuDevice(), "fp32", replace(TINY_WORKLOAD, iterations=1), sink)
     last = sink.rows("runs")[-1]
-    assert (last["status"], last["error"]) == ("failed", "RuntimeError: broken on purpose")
+    assert last["status"] == "failed"
+    assert "breaks_on_real_data raised RuntimeError: broken on purpose" in last["error"]
 
 
 def test_a_module_of_the_users_own_runs() -> None:
-    """A factory's module is measured with the inputs it gives, their batch included."""
+    """A factory's module is measured with the inputs it gives, and what was asked beside them is told as not
+    used."""
     sink = ListSink()
     model = ModelRequest("tests.agent.modules:with_inputs", "module", "own")
-    profiling.profile(model, CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    profiling.profile(model, CpuDevice(), "fp32", replace(TINY_WORKLOAD, batch_size=8), sink)
     run = sink.rows("runs")[-1]
     assert (run["status"], run["batch_size"], run["prompt_tokens"]) == ("done", 3, 5)
+    assert [(note["reason"], note["done"]) for note in json.loads(run["variant_notes"])] == [
+        ("its factory gives inputs of batch 3 with 5 tokens", "--batch-size 8 has no effect"),
+        ("its factory gives inputs of batch 3 with 5 tokens", "--prompt-tokens 8 has no effect"),
+    ]
     assert sink.rows("models")[0]["architecture"] == "Sequential"
 
 
@@ -161,13 +171,60 @@ def test_images_have_no_tokens_and_a_modules_weights_are_its_own(tmp_path: Path)
     assert "prompt tokens" not in capture.get()
 
 
+def test_a_factory_is_named_by_its_file_or_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file below the current folder is named like its package, another by its path, and both run; a file
+    alone, one that is not there, and weights for what has its own are mistakes in words."""
+    for folder in ("here/mypkg", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "nets.py").write_text(
+            "from torch import nn\nimport torch\n\ndef net():\n    return nn.Linear(2, 2), torch.ones(3, 2)\n"
+        )
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    for name in ("mypkg/nets.py:net", "./mypkg/nets.py:net", "mypkg.nets:net"):
+        assert resolve(name, None).name == "mypkg.nets:net"
+    other = resolve("../elsewhere/nets.py:net", None)
+    assert other.name == f"{tmp_path}/elsewhere/nets.py:net"
+    for wanted in (other, resolve("mypkg/nets.py:net", None)):
+        session = find_engine(wanted).load(wanted, torch.device("cpu"), "fp32", Workload())
+        assert isinstance(session.module, torch.nn.Linear)
+    for name, weights, says in (
+        ("mypkg/nets.py", None, r"mypkg/nets\.py:factory"),
+        ("mypkg/no.py:net", None, "names no factory"),
+        ("mypkg/nets:net", None, "names no factory"),
+        ("mypkg.nets:net", "pretrained", "leave out --weights"),
+    ):
+        with pytest.raises(UserError, match=says):
+            resolve(name, weights)  # type: ignore[arg-type]
+
+
+def test_a_model_of_images_is_refused_in_words(tmp_path: Path) -> None:
+    """A folder with a ViT has no tokens to be given: the message says what it takes and what to do."""
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    wanted = resolve(str(tmp_path), "random")
+    with pytest.raises(ModelRefused, match=r"vit model and takes pixel_values.*file\.py:factory"):
+        find_engine(wanted).load(wanted, torch.device("meta"), "fp32", Workload())
+
+
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
         ("tests.agent.modules:nothing_here", ModelNotFound, "nothing_here"),
         ("no.such.package:factory", ModelNotFound, "no.such"),
         ("tests.agent.modules:no_module", ModelRefused, "must return a torch.nn.Module"),
-        ("tests.agent.modules:no_inputs_to_guess", ModelRefused, "return \\(module, inputs\\)"),
+        (
+            "tests.agent.modules:a_vector_and_a_number",
+            ModelRefused,
+            r"returned \(int, Tensor\); it must",
+        ),
+        ("tests.agent.modules:wants_a_size", ModelRefused, "asks for size, and a factory is called without"),
+        ("tests.agent.modules:MODEL", ModelRefused, "is Linear and no function"),
+        ("tests.agent.modules:always_the_same", ModelRefused, "makes a new module each time"),
+        ("tests.agent.modules:images_of_no_size", ModelRefused, "begins with a Conv2d.*module, inputs"),
+        ("tests.agent.modules:pairs", ModelRefused, r"guessed, float32 \[1, 8, 2\]: let .* return \(module"),
+        ("tests.agent.modules:no_inputs_to_guess", ModelRefused, r"return \(module, inputs\)"),
     ],
 )
 def test_a_factory_that_does_not_do_is_named(name: str, error: type[Exception], says: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from logging import ERROR, WARNING, disable, getLogger, root
@@ -61,17 +62,39 @@ def _checkpoint_name(request: ModelRequest) -> str:
     return request.checkpoint or request.name
 
 
+def check_takes_tokens(request: ModelRequest, config: Any, task: str) -> None:
+    """ModelRefused for a model of images or sound, which this engine has no inputs for."""
+    auto = auto_class(config, task)
+    with _quiet():
+        known = type(config) in auto._model_mapping
+        model_class = auto._model_mapping[type(config)] if known else None
+    wanted = getattr(model_class, "main_input_name", "input_ids")
+    takes_ids = model_class is None or "input_ids" in inspect.signature(model_class.forward).parameters
+    if not takes_ids or getattr(config.get_text_config(), "vocab_size", None) is None:
+        raise ModelRefused(
+            f"{request.name} is a {config.model_type} model and takes {wanted}, no tokens: write a function "
+            "that returns (model, inputs), and name that: path/to/file.py:factory"
+        )
+
+
+def auto_class(config: Any, task: str) -> Any:
+    """transformers' way to the class of a model that does such a task."""
+    with _quiet():
+        from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    if is_two_sided(config):
+        return AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM if task == "generate" else AutoModel
+
+
 def load_model(
     request: ModelRequest, config: Any, task: str, device: torch.device, dtype: str, attention: str | None
 ) -> tuple[nn.Module, list[Note]]:
     """The model, and what its checkpoint had too much or too little."""
     with _quiet():
-        from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
         from transformers.utils import logging
 
-    auto = AutoModelForCausalLM if task == "generate" else AutoModel
-    if is_two_sided(config):
-        auto = AutoModelForSeq2SeqLM
+    auto = auto_class(config, task)
     options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "trust_remote_code": False}
     notes: list[Note] = []
     if attention is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,14 @@ import torch
 from torch import nn
 
 from roofleet_agent.engines.base import TORCH_DTYPES, Step
-from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.engines.factory import SEED, made_by
+from roofleet_agent.errors import AgentError, ModelRefused, WorkloadRefused
+from roofleet_agent.measuring.allocator import is_out_of_memory
+from roofleet_agent.variants import Note
 from roofleet_agent.variants.applying import Applied, apply_variant
 from roofleet_agent.workload import ModelRequest, Workload
 
-SEED = 20_261
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class ModuleEngine:
@@ -24,7 +26,8 @@ class ModuleEngine:
 
     The factory takes no arguments and returns the module, or the module and its inputs: a tensor, a tuple
     for positional arguments or a dict for named ones. Without inputs, a module with an embedding gets token
-    ids [batch, tokens] and any other gets floats [batch, tokens, features of its first linear layer].
+    ids [batch, tokens] and any other gets floats [batch, tokens, features of its first linear layer]; one
+    that begins with a convolution is asked for them. It is called more than once, and its module is changed.
     """
 
     name = "module"
@@ -37,24 +40,25 @@ class ModuleEngine:
         self, request: ModelRequest, device: torch.device, dtype: str, workload: Workload
     ) -> ModuleSession:
         """See Engine.load."""
-        torch.manual_seed(SEED)
-        made = _call(request.name)
-        module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-        if not isinstance(module, nn.Module):
-            raise ModelRefused(
-                f"{request.name} returned {type(module).__name__}; it must return a torch.nn.Module, "
-                "or a module and its inputs"
-            )
-        if inputs is None:
-            inputs = _guess_inputs(module, workload)
-        if workload.variant.static_cache or workload.attention is not None:
+        if workload.variant.static_cache or workload.attention is not None or workload.prompt is not None:
             raise WorkloadRefused(
-                f"{request.name} is a module of your own: static-cache and --attention are for models of "
-                "transformers"
+                f"{request.name} is a module of your own: static-cache, --attention and --prompt are for "
+                "models of transformers"
             )
+        module, inputs = made_by(request.name)
+        guessed = inputs is None
+        if guessed:
+            inputs = _guess_inputs(request.name, module, workload)
         module = module.to(device=device, dtype=TORCH_DTYPES[dtype]).eval()
         applied = apply_variant(module, workload.variant, device)
-        return ModuleSession(module, _moved(inputs, device, TORCH_DTYPES[dtype]), applied)
+        session = ModuleSession(request.name, module, _moved(inputs, device, TORCH_DTYPES[dtype]), applied)
+        if guessed:
+            session.guess = (
+                f" with inputs that were guessed, {_told(inputs)}: let {request.name} return (module, inputs)"
+            )
+        else:
+            session.notes += _not_used(session, workload)
+        return session
 
 
 class ModuleSession:
@@ -66,11 +70,13 @@ class ModuleSession:
     experts_per_token: int | None = None
     new_tokens = 0
 
-    def __init__(self, module: nn.Module, inputs: Any, applied: Applied) -> None:
+    def __init__(self, name: str, module: nn.Module, inputs: Any, applied: Applied) -> None:
         self.module = module
         self.parameters, self.held_parameters = applied.parameters, applied.held_parameters
         self.notes, self.opaque = applied.notes, applied.opaque
         self.output: Any = None
+        self.guess = ""
+        self._name = name
         self._inputs = inputs
         first = next(_tensors(inputs), None)
         self.prompt_tokens = 0 if first is None else _tokens(module, first)
@@ -107,32 +113,48 @@ class ModuleSession:
 
     def _forward(self) -> None:
         self.output = None  # what the last step gave out does not live on beside what this one makes
-        with torch.inference_mode():
-            if isinstance(self._inputs, Mapping):
-                self.output = self.module(**self._inputs)
-            elif isinstance(self._inputs, tuple):
-                self.output = self.module(*self._inputs)
-            else:
-                self.output = self.module(self._inputs)
+        try:
+            with torch.inference_mode():
+                self.output = self._called()
+        except Exception as error:
+            # On `meta` it may be that there is no data; what fails for want of room is told elsewhere.
+            on_meta = any(p.is_meta for p in self.module.parameters())
+            if on_meta or is_out_of_memory(error) or isinstance(error, AgentError):
+                raise
+            raise ModelRefused(
+                f"the forward of {self._name} raised {type(error).__name__}: {error} "
+                f"({_place(error)}){self.guess}"
+            ) from error
+
+    def _called(self) -> Any:
+        if isinstance(self._inputs, Mapping):
+            return self.module(**self._inputs)
+        if isinstance(self._inputs, tuple):
+            return self.module(*self._inputs)
+        return self.module(self._inputs)
 
 
-def _call(name: str) -> Any:
-    place, _, factory = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a console script does not look in the current folder by itself
-    try:
-        function = getattr(importlib.import_module(place), factory)
-    except (ImportError, AttributeError) as error:
-        raise ModelNotFound(
-            f"{name!r} could not be found: {error}. Give package.module:factory, importable from here"
-        ) from error
-    try:
-        return function()
-    except Exception as error:
-        raise ModelRefused(f"{name} raised {type(error).__name__}: {error}") from error
+def _place(error: BaseException) -> str:
+    """File and line of the innermost call that is not torch's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/torch/" not in frame.filename] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}"
 
 
-def _guess_inputs(module: nn.Module, workload: Workload) -> torch.Tensor:
+def _not_used(session: ModuleSession, workload: Workload) -> Iterator[Note]:
+    """What was asked for and is decided by the inputs of the factory; the usual values ask for nothing."""
+    usual = Workload()
+    for option, asked, default, given in (
+        ("--batch-size", workload.batch_size, usual.batch_size, session.batch_size),
+        ("--prompt-tokens", workload.prompt_tokens, usual.prompt_tokens, session.prompt_tokens),
+    ):
+        if asked not in (default, given):
+            what = f"its factory gives inputs of batch {session.batch_size}"
+            what += f" with {session.prompt_tokens} tokens" if session.prompt_tokens else ", without tokens"
+            yield Note("", what, f"{option} {asked} has no effect")
+
+
+def _guess_inputs(name: str, module: nn.Module, workload: Workload) -> torch.Tensor:
     generator = torch.Generator().manual_seed(SEED)
     size = (workload.batch_size, workload.prompt_tokens)
     for part in module.modules():
@@ -140,10 +162,19 @@ def _guess_inputs(module: nn.Module, workload: Workload) -> torch.Tensor:
             return torch.randint(0, part.num_embeddings, size, generator=generator)
         if isinstance(part, nn.Linear):
             return torch.randn(*size, part.in_features, generator=generator)
+        if isinstance(part, _CONVOLUTIONS):
+            raise ModelRefused(
+                f"{name} begins with a {type(part).__name__}, and nothing tells how large its inputs are: "
+                "let the factory return (module, inputs)"
+            )
     raise ModelRefused(
-        f"{type(module).__name__} has neither an embedding nor a linear layer to tell its inputs from: "
-        "let the factory return (module, inputs)"
+        f"{name}, a {type(module).__name__}, has neither an embedding nor a linear layer to tell its inputs "
+        "from: let the factory return (module, inputs)"
     )
+
+
+def _told(inputs: torch.Tensor) -> str:
+    return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
 
 
 def _tokens(module: nn.Module, first: torch.Tensor) -> int:
@@ -152,18 +183,15 @@ def _tokens(module: nn.Module, first: torch.Tensor) -> int:
     if first.dim() == 2 and not first.is_floating_point():
         return int(first.shape[1])
     takes = (part for part in module.modules() if any(True for _ in part.parameters(recurse=False)))
-    return int(first.shape[1]) if first.dim() == 3 and not _is_convolution(next(takes, None)) else 0
-
-
-def _is_convolution(part: nn.Module | None) -> bool:
-    return isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return int(first.shape[1]) if first.dim() == 3 and not isinstance(next(takes, None), _CONVOLUTIONS) else 0
 
 
 def _moved(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(tree, torch.Tensor):
         return tree.to(device, dtype if tree.is_floating_point() else None)
-    if isinstance(tree, tuple):
-        return tuple(_moved(item, device, dtype) for item in tree)
+    if isinstance(tree, (tuple, list)):
+        moved = [_moved(item, device, dtype) for item in tree]
+        return moved if isinstance(tree, list) else tuple(moved)
     if isinstance(tree, Mapping):
         return {name: _moved(item, device, dtype) for name, item in tree.items()}
     return tree
@@ -172,7 +200,7 @@ def _moved(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:
     if isinstance(tree, torch.Tensor):
         yield tree
-    elif isinstance(tree, tuple):
+    elif isinstance(tree, (tuple, list)):
         for item in tree:
             yield from _tensors(item)
     elif isinstance(tree, Mapping):

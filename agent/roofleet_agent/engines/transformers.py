@@ -15,6 +15,7 @@ from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.checkpoints import (
     ATTENTION,
     check_positions,
+    check_takes_tokens,
     is_two_sided,
     load_config,
     load_model,
@@ -44,6 +45,7 @@ class TransformersEngine:
         config = load_config(request)
         two_sided = is_two_sided(config)
         task = "generate" if two_sided else request.task or task_of(config)
+        check_takes_tokens(request, config, task)
         prompt = prompt_ids(request, config, workload, device)
         # the last token generated is never an input
         fed = max(workload.new_tokens - 1, 0) if task == "generate" else 0

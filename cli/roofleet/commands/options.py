@@ -39,7 +39,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A catalogue name (see `roofleet models`), a hub name owner/name, a local folder, or "
-        "package.module:factory.",
+        "package.module:factory, or file.py:factory.",
         show_default=False,
     ),
 ]

@@ -23,10 +23,10 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     unless pretrained ones are asked for; a folder and a hub name bring their own unless random ones are.
     UserError with the nearest names if nothing fits.
     """
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if (factory := factory_name(name)) is not None:
         if weights not in (None, "own"):
             raise UserError(f"the weights of {name} are those its factory gives it: leave out --weights")
-        return ModelRequest(name, "module", "own")
+        return ModelRequest(factory, "module", "own")
     if not name.strip():
         raise UserError("MODEL is empty; `roofleet models` lists the catalogue")
     entry = find_model(name)
@@ -40,8 +40,39 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     hint = f"Did you mean {nearest}? " if nearest else ""
     raise UserError(
         f"there is no model {name!r}. {hint}`roofleet models` lists the catalogue; a hub name looks like "
-        "owner/name, a folder must exist, a module is written package.module:factory"
+        "owner/name, a folder must exist, a module is written package.module:factory or file.py:factory"
     )
+
+
+def factory_name(name: str) -> str | None:
+    """The factory that makes a module of the user's own, None if the name is not one of a factory.
+
+    A file below the current folder is named like the package it is imported as, so that mypkg/nets.py:net and
+    mypkg.nets:net are one model. UserError for a file without its function, and for one that is not there.
+    """
+    place, separator, function = name.rpartition(":")
+    if not separator:
+        if name.endswith(".py") and Path(name).expanduser().is_file():
+            raise UserError(f"{name} is a file: say which of its functions makes the model, {name}:factory")
+        return None
+    if re.fullmatch(r"[A-Za-z_][\w.]*", place) and function.isidentifier() and not place.endswith(".py"):
+        return name
+    file = Path(place).expanduser()
+    if file.suffix == ".py" and file.is_file() and function.isidentifier():
+        return f"{_module_of(file.resolve())}:{function}"
+    if Path(name).expanduser().is_dir():
+        return None
+    raise UserError(
+        f"{name!r} names no factory: write package.module:factory, or path/to/file.py:factory of a file that "
+        "exists"
+    )
+
+
+def _module_of(file: Path) -> str:
+    """How a file is imported from the current folder; the file itself if it lies elsewhere."""
+    here = Path.cwd()
+    parts = file.relative_to(here).with_suffix("").parts if file.is_relative_to(here) else ()
+    return ".".join(parts) if parts and all(part.isidentifier() for part in parts) else str(file)
 
 
 @contextmanager
