@@ -7,10 +7,12 @@ switches torch's fused layers off. torch asks each module for one thing before i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 Call = Callable[..., Any]
@@ -21,10 +23,11 @@ _NAME = "_compiled_call_impl"
 class Around:
     """Stands for a module's call; a copy of it, wherever a module's attributes are copied, is none."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "inner")
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
+    def __init__(self, call: Call, inner: Call) -> None:
+        self.call, self.inner = call, inner
+        _hide_from_the_compiler(call, type(self).__call__, uncompiled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
@@ -34,6 +37,34 @@ class Around:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
+
+
+def _hide_from_the_compiler(*functions: Any) -> None:
+    """What is called from compiled code is compiled too, functions of ours as well, unless it is told not to.
+    Where the compiler is not loaded nothing is compiled."""
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    for function in functions:
+        code = getattr(function, "__code__", None)
+        if compiler is not None and code is not None:
+            compiler.skip_code(code)
+
+
+def uncompiled(function: Call, *args: Any, **kwargs: Any) -> Any:
+    """Calls a function that torch's compiler must not look into, wherever it is called from."""
+    compiler = torch._C._dynamo.eval_frame
+    before = compiler.set_eval_frame(None)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        compiler.set_eval_frame(before)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `Module.compile` has left a compiled call there, whatever was put around it."""
+    call = vars(module).get(_NAME)
+    while isinstance(call, Around):
+        call = call.inner
+    return call is not None and call != module._call_impl
 
 
 @contextmanager
@@ -50,7 +81,8 @@ def around(modules: Iterable[tuple[nn.Module, Callable[[Call], Call]]]) -> Itera
             held = vars(module)
             before = held.get(_NAME, put)  # anything that it cannot be
             there = getattr(module, _NAME, None)
-            call = Around(make(there if there is not None else module._call_impl))
+            inner = there if there is not None else module._call_impl
+            call = Around(make(inner), inner)
             held[_NAME] = call
             put.append((module, call, before))
         yield

@@ -33,7 +33,9 @@ def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor
         return
     for name in flatten()[0]:
-        yield from plain_tensors(getattr(tensor, name))
+        inner = getattr(tensor, name)  # such as a mesh of devices beside the tensor
+        if isinstance(inner, torch.Tensor):
+            yield from plain_tensors(inner)
 
 
 def state_tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import roofleet
 from roofleet.errors import UserError
-from roofleet_agent import watching
+from roofleet_agent.watching import calls as watching
 
 
 def language_model(config: dict[str, Any]) -> Any:
@@ -98,7 +98,7 @@ def test_calls_of_another_shape_are_told_and_not_mixed_in(tmp_path: Path) -> Non
             model(torch.zeros(rows, 4))
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 2}]
     notes = run.sql("SELECT variant_notes FROM runs").to_pylist()[0]["variant_notes"]
-    assert "2 calls of forward had another shape than the first, 2 x 1" in notes
+    assert "2 calls of forward had another shape than the first, 2 x 4" in notes
 
 
 def test_an_encoder_and_its_decoder_are_told_apart(tmp_path: Path) -> None:
@@ -204,15 +204,16 @@ def test_a_scan_generates_under_watch(tmp_path: Path) -> None:
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 5}]
 
 
-def test_one_model_is_watched_once_at_a_time(tmp_path: Path) -> None:
-    """The inner with statement is refused; the outer goes on."""
+def test_one_model_is_watched_once_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The inner with statement says so and watches nothing; the code in it runs, and the outer goes on."""
     model = nn.Linear(2, 2)
     with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
-        inner = roofleet.profile(model, data=str(tmp_path), roofs=False)
-        with pytest.raises(UserError, match="is being profiled already"):
-            inner.__enter__()
-        model(torch.zeros(1, 2))
+        with roofleet.profile(model, data=str(tmp_path), roofs=False) as inner:
+            model(torch.zeros(1, 2))
     assert run.layers().num_rows == 1
+    assert "it is being profiled already" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is being profiled already"):
+        inner.layers()
 
 
 class _Picky(nn.Module):
@@ -385,13 +386,15 @@ def test_what_is_no_model_is_refused(wrong: Any) -> None:
         roofleet.profile(wrong)
 
 
-def test_a_model_that_is_not_called_is_said(tmp_path: Path) -> None:
-    """Instead of an empty run."""
-    with (
-        pytest.raises(UserError, match="was not called"),
-        roofleet.profile(nn.Linear(1, 1), data=str(tmp_path), roofs=False),
-    ):
-        pass
+def test_a_model_that_is_not_called_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is stored and nothing raised; the word says which part was called in its place."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    for call, said in ((lambda: None, "call the model itself"), (model[1], "its part `1` was called once")):
+        with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+            call(torch.zeros(1, 1)) if call is model[1] else call()
+        assert said in capsys.readouterr().err
+        with pytest.raises(UserError, match="was not called"):
+            run.layers()
 
 
 def test_the_run_can_be_asked_for_only_when_it_is_stored(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class ModuleSession:
         self._name = name
         self._inputs = inputs
         first = next(_tensors(inputs), None)
-        self.prompt_tokens = 0 if first is None else _tokens(module, first)
+        self.prompt_tokens = 0 if first is None else tokens_of(module, first)
         self.batch_size = int(first.shape[0]) if first is not None and first.dim() > 0 else 1
         self.prompt_sha256: str | None = None
         if first is not None and not first.is_meta:
@@ -177,7 +177,7 @@ def _told(inputs: torch.Tensor) -> str:
     return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
 
 
-def _tokens(module: nn.Module, first: torch.Tensor) -> int:
+def tokens_of(module: nn.Module, first: torch.Tensor) -> int:
     """Tokens of each sequence: ids [batch, tokens], or [batch, tokens, features] unless a convolution is the
     first to take them; 0 for all else, such as images and single vectors."""
     if first.dim() == 2 and not first.is_floating_point():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from roofleet_agent.measuring.clocks import Clock, HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
@@ -36,8 +37,9 @@ class TimerCost:
 
 def calibrate(clock: Clock) -> TimerCost | None:
     """The cost of noting an instant on this machine now; None on an accelerator, where it is done on the host
-    while the device works and its events take no time of their own."""
-    if not isinstance(clock, HostClock):
+    while the device works and its events take no time of their own, and where somebody hooks every module
+    there is."""
+    if not isinstance(clock, HostClock) or _has_any_global_hook():
         return None
     model = nn.Sequential(*(nn.Identity() for _ in range(LAYERS)))
     x = torch.zeros(1)

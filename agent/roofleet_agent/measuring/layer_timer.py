@@ -89,23 +89,23 @@ class LayerTimer:
         return made
 
     @contextmanager
-    def timing(self, group: Group | None = None, *, root: bool = True) -> Iterator[None]:
+    def timing(self, group: Group | None = None, *, without: str | None = None) -> Iterator[None]:
         """Watches the layers of a group, or all; when it ends nothing is left on them, also after an error.
 
-        Without `root` the model itself is not watched: who calls it says `enter` and `leave`.
+        `without` is the path of a layer that is not watched: who calls it says `enter` and `leave`.
         """
         self._current = group or self._whole
-        layers = sorted(self._current.timed if root else self._current.timed - {0})
+        layers = (index for index in sorted(self._current.timed) if self._paths[index] != without)
         with around((self._modules[index], self._noting(index)) for index in layers):
             yield
 
-    def enter(self) -> None:
-        """Notes that the model itself begins."""
-        self._layers.append(0)
+    def enter(self, path: str) -> None:
+        """Notes that a layer begins."""
+        self._layers.append(self._paths.index(path))
         self._marks.append(self._clock.mark())
 
     def leave(self) -> None:
-        """Notes that the model itself ends."""
+        """Notes that it ends."""
         self._marks.append(self._clock.mark())
         self._layers.append(_LEAVE)
 

@@ -174,7 +174,8 @@ def _was_there(tensor: torch.Tensor, func: Any, args: Sequence[Any]) -> bool:
     whether it moved a number there from the host, where a run on the CPU has it in place."""
     first = args[0] if args else None
     address = tensor.untyped_storage()._cdata
-    if any(isinstance(a, torch.Tensor) and a.untyped_storage()._cdata == address for a in args):
+    given = (plain for a in args if isinstance(a, torch.Tensor) for plain in plain_tensors(a))
+    if any(plain.untyped_storage()._cdata == address for plain in given):
         return True
     moved = isinstance(first, torch.Tensor) and first.dim() == tensor.dim() == 0 and tensor.is_meta
     return moved and op_name(func) == "aten.to"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Annotated
 
 import typer
@@ -81,6 +82,7 @@ def profile(
     from roofleet.reports.run import print_run, run_row
     from roofleet_agent.registry import find_device
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with (
         terminating_interrupts(),
         open_runs(collector, data) as runs,

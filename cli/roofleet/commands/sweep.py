@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,6 +146,7 @@ def sweep(
         "logits": [logits.value],
         "analyze": [analyze],
     }
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with terminating_interrupts(), open_runs(collector, data) as runs:
         needs("agent", "torch")
         from roofleet.running import sweeping

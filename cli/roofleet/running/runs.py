@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ class Runs:
     `sink` takes rows and knows the ids of the runs it has seen; `spool` is the file they are kept in.
     """
 
-    def __init__(self, folder: Path, destination: Destination) -> None:
+    def __init__(self, folder: Path, destination: Destination, *, warn: bool = True) -> None:
         from roofleet_agent.sending.spool import Spool, run_spool
 
         self.folder = folder
@@ -68,7 +67,7 @@ class Runs:
         self.spool = self._spool.path
         self.sink = _Noting(self._spool)
         self._said: set[int] = set()
-        if destination.warning:
+        if destination.warning and warn:
             _warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
 
     def label(self, name: str | None, tags: Sequence[str]) -> None:
@@ -170,15 +169,17 @@ class Runs:
 
 
 @contextlib.contextmanager
-def open_runs(collector: str | None, data: Path | None) -> Iterator[Runs]:
-    """Spool and destination for runs; both are closed in the end. It imports no torch."""
+def open_runs(collector: str | None, data: Path | None, *, warn: bool = True) -> Iterator[Runs]:
+    """Spool and destination for runs; both are closed in the end. It imports no torch.
+
+    What may keep a run from being stored is told at once, unless `warn` is off.
+    """
     from roofleet.running.destinations import open_destination
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder = data_folder(data)
     destination = open_destination(collector, folder)
     try:
-        runs = Runs(folder, destination)
+        runs = Runs(folder, destination, warn=warn)
         try:
             yield runs
         finally:
