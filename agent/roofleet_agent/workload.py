@@ -16,8 +16,9 @@ class ModelRequest:
 
     `origin` is `catalog` (configuration given in `config`), `hub`, `folder` or `module`
     (`package.module:factory`). `task` is `generate` or `encode`; None lets the configuration tell. `source`
-    says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer. The
-    weights of a module are its `own`: only who wrote its factory knows where they are from.
+    says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer, or
+    the folder they lie in. The weights of a module are its `own`: only who wrote its factory knows where they
+    are from.
     """
 
     name: str

@@ -10,6 +10,7 @@ import typer
 
 import roofleet
 from roofleet.commands import analyze, catalogs, compare, demo, profile, runs, serve, sql, sweep
+from roofleet.console import speak_plainly
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
 
 def run() -> None:
     """What the console script calls: a user's mistake is one line, and the status says what it was."""
+    speak_plainly()
     try:
         app(prog_name="roofleet")
     except KeyboardInterrupt:

@@ -211,6 +211,8 @@ def test_hardware_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:
         (["profile", "gpt2", "--device", "cuda:9"], "no device 'cuda:9'"),
         (["profile", "gpt2", "--prompt-tokens", "2000"], "positions for 1024"),
         (["profile", "gpt2", "--prompt", "hello"], "tokenizer"),
+        (["profile", "gpt2", "--prompt", "hello", "--prompt-tokens", "8"], "not both"),
+        (["analyze", "gpt2", "--prompt", "hello", "--prompt-tokens", "8"], "not both"),
         (["profile", "gpt2", "--dtype", "int3"], "int3"),
         (["profile", "gpt2", "--batch-size", "0"], "batch-size"),
         (["sql", "SELECT 1", "--server", "h:1", "--data", "x"], "not both"),
@@ -439,6 +441,10 @@ def test_sql_writes_every_format(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "layers.parquet"
     answer("--format", "parquet", "--output", str(file))
     assert parquet.read_table(file).to_pylist() == rows
+    answer("--output", str(tmp_path / "by_suffix.parquet"))
+    assert parquet.read_table(tmp_path / "by_suffix.parquet").to_pylist() == rows
+    answer("--output", str(tmp_path / "by_suffix.json"))
+    assert json.loads((tmp_path / "by_suffix.json").read_text()) == rows
     table = answer("--format", "table")
     assert all(row["path"] in table for row in rows)
     answer("--output", str(tmp_path / "table.txt"))

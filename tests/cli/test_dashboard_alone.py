@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.test_runs import MODEL, run_row
+from tests.processes import running
 from tests.support import collector
 
 from roofleet.asking.pages import way_to_pages
@@ -25,14 +25,12 @@ COUNTED = "SELECT count(*) AS n FROM run_summary"
 @contextmanager
 def dashboard(data: Path) -> Iterator[str]:
     """A real `roofleet dashboard` on a folder; gives the line it prints."""
-    command = [sys.executable, "-m", "roofleet", "dashboard", "--data", str(data), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    command = ["-m", "roofleet", "dashboard", "--data", str(data), "--listen", "127.0.0.1:0"]
+    with running(*command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield process.stdout.readline()
-    finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait() == 0
 
 
 def store_run(folder: Path, run_id: str) -> None:

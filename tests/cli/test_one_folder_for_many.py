@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import TINY_GPT2, collector, eventually, roofleet, spans
+from tests.processes import running
+from tests.support import TINY_GPT2, collector, eventually, roofleet_process, spans
 from transformers import AutoModelForCausalLM, GPT2Config
 from typer.testing import CliRunner, Result
 
@@ -58,13 +59,11 @@ def asked(folder: Path, query: str) -> list[dict[str, Any]]:
 @contextmanager
 def attached_agent(address: str, folder: Path) -> Iterator[None]:
     """A real `roofleet agent`."""
-    command = [sys.executable, "-m", "roofleet", "agent", "--collector", address, "--data", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
+    command = ["-m", "roofleet", "agent", "--collector", address, "--data", str(folder)]
+    with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         yield
-    finally:
         process.terminate()
-        process.wait(30)
+        process.wait()
 
 
 @contextmanager
@@ -74,15 +73,12 @@ def held(folder: Path) -> Iterator[None]:
         "import sys; from pathlib import Path; from roofleet_collector.store import DuckDBStore\n"
         "store = DuckDBStore(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read(); store.close()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with running("-c", code, str(folder), **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield
-    finally:
-        process.communicate(timeout=30)
+        process.communicate()
 
 
 def test_a_local_run_beside_an_attached_agent_stays_whole_and_here(tiny: Path, tmp_path: Path) -> None:
@@ -92,8 +88,8 @@ def test_a_local_run_beside_an_attached_agent_stays_whole_and_here(tiny: Path, t
     old = Spool(folder / "spool.sqlite")
     old.write("spans", spans(10, "older"))
     old.close()
-    with collector(tmp_path / "fleet") as running, attached_agent(running.grpc, folder):
-        with connect(running.sql) as fleet:
+    with collector(tmp_path / "fleet") as holder, attached_agent(holder.grpc, folder):
+        with connect(holder.sql) as fleet:
 
             def there(what: str) -> int:
                 return int(fleet.sql(f"SELECT count(*) FROM {what}").column(0)[0].as_py())
@@ -128,9 +124,9 @@ def test_two_profiles_and_a_query_share_a_folder(tiny: Path, tmp_path: Path) -> 
     with open_runs(None, tmp_path) as runs:
         runs.sink.write("spans", spans(7, "first"))
         runs.deliver()
-        second = roofleet("profile", str(tiny), *QUICK, data=tmp_path)
+        second = roofleet_process("profile", str(tiny), *QUICK, data=tmp_path)
         assert second.returncode == 0, second.stderr
-        counted = roofleet("sql", "SELECT count(*) AS n FROM runs", "-f", "csv", data=tmp_path)
+        counted = roofleet_process("sql", "SELECT count(*) AS n FROM runs", "-f", "csv", data=tmp_path)
         assert counted.stdout == "n\n1\n", counted.stderr
         runs.sink.write("spans", spans(7, "first", first=7))
         runs.deliver()
@@ -147,10 +143,11 @@ def test_many_processes_take_turns_at_a_store(tmp_path: Path) -> None:
         "        store.append(Append({'spans': spans(3)}, (sys.argv[2], 1, turn + 1))).result()\n"
         "    visited(Path(sys.argv[1])).query('SELECT count(*) FROM spans')\n"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)], cwd=ROOT) for n in range(4)
-    ]
-    assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(running("-c", code, str(tmp_path), str(n), cwd=ROOT)) for n in range(4)
+        ]
+        assert [process.wait() for process in processes] == [0, 0, 0, 0]
     assert asked(tmp_path, "SELECT count(*) AS n FROM spans") == [{"n": 120}]
 
 

@@ -157,8 +157,11 @@ def test_quality_stands_beside_the_variant(tmp_path: Path) -> None:
 
 
 def test_without_quality_the_reason_is_told(tmp_path: Path) -> None:
-    """NULL figures come with their reason, and without any no line is printed."""
-    said = printed(tmp_path, {"quality_unknown": "random weights"})
+    """NULL figures of a variant come with their reason, and without any no line is printed; a model that is
+    unchanged costs nothing in quality."""
+    said = printed(tmp_path / "base", {"quality_unknown": "random weights"})
+    assert "quality" not in said
+    said = printed(tmp_path, {"quality_unknown": "random weights", "variant": "pruned-50"})
     assert "what this costs in quality is not known: random weights" in said
     assert "perplexity" not in said
 
@@ -196,3 +199,16 @@ def test_what_a_variant_could_not_do_is_folded_by_reason() -> None:
         "  (the model itself): tied",
     ]
     assert variant_lines("base", None) == []
+
+
+def test_an_unchanged_model_is_not_told_of_variants() -> None:
+    """What a checkpoint lacks or has too much is told as that, not as a variant that was not applied."""
+    notes = [{"path": "pooler", "reason": "the checkpoint lacks it", "done": "random values"}]
+    lines = ["not all is as the checkpoint has it:", "  pooler: the checkpoint lacks it (random values)"]
+    assert variant_lines("base", json.dumps(notes)) == lines
+    notes.append({"path": "h.0", "reason": "tied", "done": ""})
+    assert variant_lines("int8-dynamic", json.dumps(notes)) == [
+        *lines,
+        "int8-dynamic was not applied everywhere:",
+        "  h.0: tied",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import json
 import os
 from collections.abc import Iterator, Mapping
 from logging import ERROR, WARNING, disable, getLogger, root
@@ -23,6 +24,8 @@ from roofleet_agent.workload import ModelRequest, Workload
 
 SEED = 20_261
 """Random weights and prompts are the same in every run."""
+_OF_THE_LOADING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+"""What transformers writes into a configuration that is no property of the model."""
 ATTENTION = {"flex": "flex_attention", "flash": "flash_attention_2"}
 """Short names of attention implementations; the others have only transformers' own."""
 
@@ -56,10 +59,20 @@ def is_two_sided(config: Any) -> bool:
     return bool(getattr(config, "is_encoder_decoder", False))
 
 
+def config_text(config: Any) -> str:
+    """JSON of what a configuration says of the model, whoever loaded it, from where, and in which dtype."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items() if key not in _OF_THE_LOADING}
+        return value
+
+    return json.dumps(plain(json.loads(config.to_json_string())), indent=2, sort_keys=True)
+
+
 def _checkpoint_name(request: ModelRequest) -> str:
-    if request.origin == "folder":
-        return str(Path(request.name).expanduser())
-    return request.checkpoint or request.name
+    name = request.checkpoint or request.name
+    return str(Path(name).expanduser()) if request.origin == "folder" else name
 
 
 def check_takes_tokens(request: ModelRequest, config: Any, task: str) -> None:
@@ -198,7 +211,7 @@ def _first_line(error: Exception) -> str:
 def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
     first = _first_line(error)
     if request.origin == "folder":
-        folder = Path(request.name).expanduser()
+        folder = Path(_checkpoint_name(request))
         if not (folder / "config.json").exists():
             return ModelNotFound(f"{folder} holds no config.json: give a folder that save_pretrained() wrote")
         if request.weights == "pretrained" and not any(folder.glob("*.safetensors")):

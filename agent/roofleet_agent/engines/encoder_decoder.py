@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from roofleet_agent.engines.base import Step
+from roofleet_agent.engines.checkpoints import config_text
 from roofleet_agent.engines.tokens import likeliest, output_rows
 from roofleet_agent.variants.applying import Applied
 from roofleet_agent.workload import Workload, middle_cache_tokens
@@ -31,7 +32,7 @@ class EncoderDecoderSession:
         self.module: nn.Module = model
         self.parameters, self.held_parameters = applied.parameters, applied.held_parameters
         self.notes, self.opaque = applied.notes, applied.opaque
-        self.config_json: str | None = model.config.to_json_string()
+        self.config_json: str | None = config_text(model.config)
         self.attention: str | None = model.config._attn_implementation
         self.prompt_tokens = int(prompt.shape[1])
         self.new_tokens = workload.new_tokens

@@ -16,6 +16,7 @@ from roofleet_agent.engines.checkpoints import (
     ATTENTION,
     check_positions,
     check_takes_tokens,
+    config_text,
     is_two_sided,
     load_config,
     load_model,
@@ -80,7 +81,7 @@ class TransformersSession:
         self.output: torch.Tensor | None = None
         self.text_of: Callable[[list[int]], str] | None = None
         self._tokens: list[torch.Tensor] = []
-        self.config_json: str | None = model.config.to_json_string()
+        self.config_json: str | None = config_text(model.config)
         self.attention: str | None = model.config._attn_implementation
         if prompt.is_meta and workload.attention is not None:  # where something else may stand for it
             self.attention = ATTENTION.get(workload.attention, workload.attention)

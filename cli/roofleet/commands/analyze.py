@@ -34,7 +34,7 @@ def analyze(
         options.Dtype, typer.Option("--dtype", help="auto is the one the model was published in.")
     ] = options.Dtype.auto,
     batch_size: options.BatchSize = 1,
-    prompt_tokens: options.PromptTokens = 128,
+    prompt_tokens: options.PromptTokens = None,
     prompt: options.Prompt = None,
     new_tokens: options.NewTokens = 32,
     logits: options.LogitsOption = options.Logits.last,
@@ -65,7 +65,7 @@ def analyze(
     request = resolve(model, None)
     workload = Workload(
         batch_size,
-        prompt_tokens,
+        options.prompt_tokens_of(prompt, prompt_tokens),
         new_tokens,
         logits=logits.value,
         prompt=prompt,

@@ -44,7 +44,13 @@ Model = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences in the batch.")]
-PromptTokens = Annotated[int, typer.Option("--prompt-tokens", min=1, help="Random tokens in each prompt.")]
+PROMPT_TOKENS = 128
+PromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt-tokens", min=1, help="Random tokens in each prompt.", show_default=str(PROMPT_TOKENS)
+    ),
+]
 Prompt = Annotated[
     str | None, typer.Option("--prompt", help="Text to use instead; needs the model's tokenizer.")
 ]
@@ -113,6 +119,13 @@ KeepOutputs = Annotated[
     bool,
     typer.Option("--keep-outputs", help="Keep what is generated; otherwise only the prompt's digest is."),
 ]
+
+
+def prompt_tokens_of(prompt: str | None, prompt_tokens: int | None) -> int:
+    """The tokens of a random prompt; UserError if they are given beside a text, which brings its own."""
+    if prompt is not None and prompt_tokens is not None:
+        raise UserError("give --prompt or --prompt-tokens, not both: a text has the tokens that it has")
+    return PROMPT_TOKENS if prompt_tokens is None else prompt_tokens
 
 
 def label(text: str, what: str) -> str:

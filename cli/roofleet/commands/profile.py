@@ -31,7 +31,7 @@ def profile(
         options.Dtype, typer.Option("--dtype", help="auto is fp32 on a CPU and bf16 on an accelerator.")
     ] = options.Dtype.auto,
     batch_size: options.BatchSize = 1,
-    prompt_tokens: options.PromptTokens = 128,
+    prompt_tokens: options.PromptTokens = None,
     prompt: options.Prompt = None,
     new_tokens: options.NewTokens = 32,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Measured iterations.")] = 5,
@@ -66,7 +66,7 @@ def profile(
     request = resolve(model, weights.value if weights else None)
     workload = Workload(
         batch_size,
-        prompt_tokens,
+        options.prompt_tokens_of(prompt, prompt_tokens),
         new_tokens,
         iterations,
         warmup,
@@ -77,6 +77,10 @@ def profile(
         keep_outputs=keep_outputs,
         quality_text=options.text_of(quality_text),
     )
+    if quality_text is not None and request.weights == "random":
+        console.err().print(
+            "warning: the weights are random, and what they predict means nothing: no quality will be known"
+        )
     from roofleet.api.client import ServerAway
     from roofleet.asking.pages import way_to_pages
     from roofleet.reports.run import print_run, run_row

@@ -36,7 +36,15 @@ def sql(
     ],
     server: options.Server = None,
     data: options.Data = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = Format.table,
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How to write the rows. Default: what the output's name ends with, else a table.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -50,6 +58,8 @@ def sql(
     """
     if server is not None and data is not None:
         raise UserError("give --server or --data, not both")  # before standard input is read
+    if format is None:
+        format = _by_suffix(output)
     if format is Format.parquet and output is None and sys.stdout.isatty():
         raise UserError("parquet is not for a terminal: give --output FILE")
     if query == "-":
@@ -66,6 +76,13 @@ def sql(
             _write(rows, format, file)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _by_suffix(output: Path | None) -> Format:
+    """The format that a file's name asks for; a table for one that asks for none."""
+    suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
+    suffix = {"pq": "parquet"}.get(suffix, suffix)
+    return Format(suffix) if suffix in [form.value for form in Format] else Format.table
 
 
 def _write(rows: pa.Table, format: Format, file: BinaryIO) -> None:

@@ -199,6 +199,8 @@ def _plan(
         "device": [place.torch_name],
         "weights": [request.weights],
     }
+    if request.origin == "folder":
+        axes["folder"] = [request.checkpoint]  # to be found again by --resume
     return request, place, axes
 
 
@@ -210,7 +212,7 @@ def _again(runs: Runs, begun: Sweep) -> tuple[ModelRequest, Device]:
     from roofleet_agent.inventory import device_id
     from roofleet_agent.registry import find_device
 
-    request = resolve(begun.model, begun.axes["weights"][0])
+    request = resolve(begun.axes.get("folder", [begun.model])[0], begun.axes["weights"][0])
     place: Device = Nowhere() if begun.axes["analyze"][0] else find_device(begun.axes["device"][0])
     elsewhere = devices_of(runs, begun) - {device_id(place)}
     if elsewhere and not begun.axes["analyze"][0]:

@@ -32,8 +32,10 @@ def resolve(name: str, weights: Weights | None) -> ModelRequest:
     entry = find_model(name)
     if entry is not None:
         return _catalogued(entry, weights or "random")
-    if Path(name).expanduser().is_dir():
-        return ModelRequest(name, "folder", weights or "pretrained")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        return ModelRequest(_folder_name(folder), "folder", weights or "pretrained", checkpoint=str(folder))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return ModelRequest(name, "hub", weights or "pretrained", source=name)
     nearest = ", ".join(nearest_models(name))
@@ -85,6 +87,13 @@ def suggesting(request: ModelRequest) -> Iterator[None]:
         if not nearest:
             raise
         raise UserError(f"{error}. The nearest names of the catalogue: {', '.join(nearest)}") from error
+
+
+def _folder_name(folder: Path) -> str:
+    """What a model in a folder is called, however its path was typed; the hub's name for one in its cache."""
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    return folder.name or str(folder)
 
 
 def _catalogued(entry: ModelEntry, weights: Weights) -> ModelRequest:

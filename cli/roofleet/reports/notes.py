@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ _ADVICE = {
     "the clock moved": "hold the clock still (governor `performance`, or a locked GPU clock)",
 }
 """A word of a reason in `noise`, and what helps against it."""
+_ASKED_IN_VAIN = ("it could not be measured", "the device has no room")
+"""How reasons begin that an unchanged model has only if its quality was asked for; others need no telling."""
 _PATHS_SHOWN = 3
 _OUTPUTS_SHOWN = 4
 _OUTPUT_SHOWN = 400
@@ -71,7 +72,8 @@ def print_notes(
         )
     for line in variant_lines(row["variant"], row["variant_notes"]):
         console.print(line, markup=False)
-    if row["quality_unknown"]:
+    unknown_quality = row["quality_unknown"] or ""
+    if unknown_quality and (row["variant"] != "base" or unknown_quality.startswith(_ASKED_IN_VAIN)):
         console.print(f"what this costs in quality is not known: {row['quality_unknown']}", markup=False)
 
 
@@ -90,18 +92,28 @@ def print_outputs(console: Console, outputs: list[dict[str, Any]]) -> None:
 
 
 def variant_lines(variant: str, notes: str | None) -> list[str]:
-    """What the variant could not be applied to, a line for each reason and what was done instead.
+    """Where model and checkpoint differ, and what the variant could not be applied to: a line for each reason
+    and what was done instead.
 
     `notes` is a JSON list of objects with `path`, `reason` and `done`.
     """
-    grouped: dict[tuple[str, str], list[str]] = defaultdict(list)
+    heads = {True: "not all is as the checkpoint has it:", False: f"{variant} was not applied everywhere:"}
+    if variant == "base":
+        heads[False] = "to know of this model:"
+    grouped: dict[bool, dict[tuple[str, str], list[str]]] = {True: {}, False: {}}
     for note in json.loads(notes) if notes else []:
         reason, done = (str(note.get(name) or "") for name in ("reason", "done"))
-        grouped[reason, done].append(str(note.get("path") or "(the model itself)"))
-    lines = [f"{variant} was not applied everywhere:"] if grouped else []
-    for (reason, done), paths in grouped.items():
-        more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
-        lines.append(f"  {', '.join(paths[:_PATHS_SHOWN])}{more}: {reason}" + (f" ({done})" if done else ""))
+        of_checkpoint = reason.startswith("the checkpoint")
+        grouped[of_checkpoint].setdefault((reason, done), []).append(
+            str(note.get("path") or "(the model itself)")
+        )
+    lines = []
+    for of_checkpoint, reasons in grouped.items():
+        lines += [heads[of_checkpoint]] if reasons else []
+        for (reason, done), paths in reasons.items():
+            more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
+            shown = f"  {', '.join(paths[:_PATHS_SHOWN])}{more}: {reason}"
+            lines.append(shown + (f" ({done})" if done else ""))
     return lines
 
 
