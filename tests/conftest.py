@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import duckdb
 import hypothesis
 from tests.processes import leaves_no_process, leaves_no_process_in_the_end
 
@@ -17,3 +18,8 @@ __all__ = ["leaves_no_process", "leaves_no_process_in_the_end"]
 # How long an example takes says something about the machine and nothing about what is tested.
 hypothesis.settings.register_profile("roofleet", deadline=None)
 hypothesis.settings.load_profile("roofleet")
+
+
+def pytest_report_header() -> str:
+    """Which of the two versions of DuckDB the tests run with."""
+    return f"duckdb: {duckdb.__version__}"

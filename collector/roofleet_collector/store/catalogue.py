@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from roofleet_collector.store.engine import ask
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.reader import Reader
 
@@ -111,7 +112,7 @@ class Catalogue:
         column's comment if it has one, under the keys that Flight SQL gives them."""
         values = {"catalog": catalog, "schema": schema_pattern, "name": name_pattern, "kinds": list(kinds)}
         with self._reader.transaction() as rows:
-            names = rows.run(lambda: rows.cursor.execute(TABLES_SQL, values).fetchall())
+            names = rows.run(lambda: ask(rows.cursor, TABLES_SQL, values))
             entries = [TableEntry(*name) for name in names]
             if not with_schema:
                 return entries
@@ -126,7 +127,7 @@ class Catalogue:
 
     def _ask(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         with self._reader.transaction() as rows:
-            return rows.run(lambda: rows.cursor.execute(sql, values).fetchall())
+            return rows.run(lambda: ask(rows.cursor, sql, values or {}))
 
 
 def _table_schema(cursor: duckdb.DuckDBPyConnection, entry: TableEntry) -> pa.Schema:
@@ -136,7 +137,7 @@ def _table_schema(cursor: duckdb.DuckDBPyConnection, entry: TableEntry) -> pa.Sc
         schema = cursor.sql(f"SELECT * FROM {path} LIMIT 0").to_arrow_table().schema
     except (duckdb.BinderException, duckdb.CatalogException):
         return pa.schema([])  # a view over something that is gone must not hide all the others
-    facts = {row[0]: row[1:] for row in cursor.execute(COLUMNS_SQL, names).fetchall()}
+    facts = {row[0]: row[1:] for row in ask(cursor, COLUMNS_SQL, names)}
     return pa.schema(
         [_described(field, *facts.get(field.name, ("", None))) for field in plain_schema(schema)]
     )

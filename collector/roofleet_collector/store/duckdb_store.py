@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from roofleet_collector.errors import StoreInUse, StoreUnreadable
 from roofleet_collector.store.contract import Append, Receipt
+from roofleet_collector.store.engine import connect, is_of_a_newer_version
 from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
 from roofleet_collector.store.reader import Reader, lock_down
 from roofleet_collector.store.rows import Rows
@@ -51,6 +52,11 @@ class DuckDBStore:
                     "(--server or --collector); if a profile or a query, wait until it ends; or use another "
                     "--data folder"
                 ) from error
+            if is_of_a_newer_version(error):
+                raise StoreUnreadable(
+                    f"{self.path} was written by a newer DuckDB than the {duckdb.__version__} that is here: "
+                    "pip install 'duckdb>=2,<3' reads it"
+                ) from error
             first = str(error).splitlines()[0]
             raise StoreUnreadable(f"{self.path} cannot be opened: {first}") from error
         try:
@@ -73,11 +79,11 @@ class DuckDBStore:
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         if read_only and self.path.exists():
             with contextlib.suppress(duckdb.Error):  # such as a log to be replayed: for the next to open it
-                connection = duckdb.connect(str(self.path), read_only=True)
+                connection = connect(self.path, read_only=True)
                 if is_current(connection):
                     return connection
                 connection.close()
-        return duckdb.connect(str(self.path))
+        return connect(self.path)
 
     def append(self, rows: Append) -> Future[Receipt]:
         """See Store.append."""
@@ -150,11 +156,10 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table)
     if table.replaces:
         rows = _last_of_each_key(rows, table.key)
     verb = "INSERT OR REPLACE INTO" if table.replaces else "INSERT INTO"
+    # After an error the transaction takes no more orders; the next rows take this name over.
     connection.register("incoming", rows)
-    try:
-        connection.execute(f"{verb} {table.name} SELECT * FROM incoming")
-    finally:
-        connection.unregister("incoming")
+    connection.execute(f"{verb} {table.name} SELECT * FROM incoming")
+    connection.unregister("incoming")
 
 
 def _last_of_each_key(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:

@@ -7,14 +7,14 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.store.engine import Parameters, ask, relation, schema_of, with_place
 from roofleet_collector.store.plain import plain_schema
-from roofleet_collector.store.rows import Parameters, Rows
+from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.statements import Select, check
 from roofleet_collector.store.watchdog import Watchdog
 
@@ -172,37 +172,24 @@ def _fitting(select: Select, parameters: Parameters) -> Parameters:
 def _schema(cursor: duckdb.DuckDBPyConnection, select: Select, parameters: Parameters | None) -> pa.Schema:
     try:
         if not select.parameters:
-            return cursor.sql(select.sql).limit(0).to_arrow_table().schema
+            return schema_of(relation(cursor, select.sql))
         if parameters is not None:
             return _schema_with(cursor, select, parameters)
         return _guess_schema(cursor, select)
     except duckdb.Error as error:
-        raise _shown_where(cursor, select, error) from error
-
-
-def _shown_where(cursor: duckdb.DuckDBPyConnection, select: Select, error: duckdb.Error) -> duckdb.Error:
-    """The same error with the place in the user's own text, which only a statement on its own gets."""
-    try:
-        cursor.execute(f"PREPARE roofleet_statement AS\n{select.sql}")
-    except duckdb.ParserException:
-        pass
-    except duckdb.Error as better:
-        text = re.sub(r"^LINE (\d+):", lambda found: f"LINE {int(found[1]) - 1}:", str(better), flags=re.M)
-        return type(better)(text)
-    return error
+        raise with_place(cursor, select.sql, error) from error
 
 
 def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Parameters) -> pa.Schema:
-    given: Any = dict(values) if isinstance(values, Mapping) else list(values)
     if select.explains:
-        return cursor.execute(select.sql, given).to_arrow_table().schema
+        return relation(cursor, select.sql, values).to_arrow_table().schema
     body = _without_end(cursor, select.sql)
-    schema = cursor.execute(f"SELECT * FROM (\n{body}\n) LIMIT 0", given).to_arrow_table().schema
+    schema = relation(cursor, f"SELECT * FROM (\n{body}\n) LIMIT 0", values).to_arrow_table().schema
     if not any(re.search(r"_\d+$", name) for name in schema.names):
         return schema
     # A subquery renames the second of two columns `a` to `a_1`, the statement itself does not.
     try:
-        described = cursor.execute(f"DESCRIBE {body}", given).fetchall()
+        described = ask(cursor, f"DESCRIBE {body}", values)
     except duckdb.ParserException:
         return schema  # itself a DESCRIBE, SHOW or SUMMARIZE, whose columns have names of their own
     return pa.schema([field.with_name(row[0]) for field, row in zip(schema, described, strict=True)])
@@ -231,5 +218,5 @@ def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schem
             problem = error
     if select.explains:
         raise problem
-    cursor.execute(f"PREPARE roofleet_statement AS {select.sql}")  # raises if it is wrong for every value
+    ask(cursor, f"PREPARE roofleet_statement AS {select.sql}")  # raises if it is wrong for every value
     return pa.schema([])

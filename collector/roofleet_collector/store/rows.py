@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,15 +14,11 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import CollectorError, QueryTimeout, SqlError
+from roofleet_collector.store.engine import Parameters, ask, stream
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.watchdog import Watchdog
 
 BATCH_ROWS = 16_384
-EXECUTE_STREAMS = int(duckdb.__version__.split(".")[0]) < 2
-"""Version 1 streams what was executed; version 2 copies that, and streams relations. (A relation with
-parameters is computed whole before its first row: 43 s and 2.4 GB for 20 million rows in version 1.5.)"""
-
-Parameters = Sequence[object] | Mapping[str, object]
 Result = TypeVar("Result")
 
 
@@ -54,11 +50,11 @@ class Rows:
         self.closed = False
         self._ended_by: CollectorError | None = None
         self.schema: pa.Schema = pa.schema([])
-        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        ask(cursor, "BEGIN TRANSACTION READ ONLY")
 
     def start(self, sql: str, parameters: Parameters = ()) -> Self:
         """Begins the query; returns when its first rows are there."""
-        self._reader = self.run(lambda: _open(self.cursor, sql, parameters))
+        self._reader = self.run(lambda: stream(self.cursor, sql, parameters, BATCH_ROWS))
         self.schema = plain_schema(self._reader.schema)
         return self
 
@@ -176,10 +172,3 @@ def _end(rows: weakref.ref[Rows], why: CollectorError) -> None:
     alive = rows()
     if alive is not None:
         alive.end(why)
-
-
-def _open(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters) -> Any:
-    if parameters or EXECUTE_STREAMS:
-        values = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-        return cursor.execute(sql, values).to_arrow_reader(BATCH_ROWS)
-    return cursor.sql(sql).to_arrow_reader(BATCH_ROWS)

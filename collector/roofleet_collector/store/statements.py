@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from roofleet_collector.errors import SqlError, StatementRefused
+from roofleet_collector.store.engine import ask
 
 MAX_SQL_BYTES = 256 * 1024
 
@@ -51,6 +52,7 @@ QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NOD
 
 _SKIP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 _EXPLAIN = re.compile(rf"{_SKIP}EXPLAIN\b{_SKIP}(\([^()]*\))?(.*)", re.IGNORECASE | re.DOTALL)
+_PRAGMA = re.compile(rf"{_SKIP}PRAGMA\s+(\w+)\s*(\(.*\))?{_SKIP};?{_SKIP}", re.IGNORECASE | re.DOTALL)
 _ANALYZE = re.compile(rf"{_SKIP}ANALY[SZ]E\b", re.IGNORECASE)
 
 
@@ -79,6 +81,8 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> Select:
         size = len(sql.encode())
     except UnicodeEncodeError as error:
         raise SqlError(f"the statement is not valid Unicode: {error}") from error
+    if "\0" in sql:
+        raise SqlError("the statement has a NUL character, behind which engines see different things")
     if size > MAX_SQL_BYTES:
         raise StatementRefused(f"the statement has {size} bytes, allowed are {MAX_SQL_BYTES}")
     try:
@@ -93,8 +97,10 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> Select:
             raise StatementRefused("PIVOT needs its values listed here: PIVOT t ON column IN ('a', 'b')")
         raise StatementRefused(f"{len(statements)} statements; {ALLOWED}")
     (statement,) = statements
-    text = statement.query  # for a reading PRAGMA this is the SELECT it stands for
-    kind = statement.type.name.replace("_", " ").strip("?") or "this kind of statement"
+    kind, text = _kind(statement), statement.query
+    if kind == "PRAGMA" and (reading := _PRAGMA.fullmatch(text)):
+        # version 1.5 does this itself: the SELECT that a reading PRAGMA stands for
+        kind, text = "SELECT", f"SELECT * FROM pragma_{reading[1]}{reading[2] or '()'}"
     if kind == "EXPLAIN":
         _check_tree(_explained(text), cursor)
     elif kind == "SELECT":
@@ -103,6 +109,14 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> Select:
         raise StatementRefused(f"{kind} is refused; {ALLOWED}")
     names = tuple(sorted(statement.named_parameters, key=_place))
     return Select(text, names, explains=kind == "EXPLAIN")
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        name: str = statement.type.name
+    except ValueError:  # a kind that the engine has and its Python package does not know
+        name = ""
+    return name.replace("_", " ").strip("?") or "this kind of statement"
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -120,10 +134,9 @@ def _explained(sql: str) -> str:
 
 
 def _check_tree(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
-    row = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-    assert row is not None
+    ((text,),) = ask(cursor, "SELECT json_serialize_sql(?::VARCHAR)", [sql])
     try:
-        tree = json.loads(row[0])
+        tree = json.loads(text)
     except RecursionError as error:
         raise StatementRefused("the statement is nested too deeply to be checked") from error
     if tree["error"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,14 @@ class VisitedStore:
             if self._visitors == 0 and self._visits == visits:
                 self._close()
 
+    def leave_at_exit(self) -> None:
+        """Closes it if no thread is about to open it; left open it makes DuckDB 2 complain."""
+        if self._free.acquire(timeout=1):
+            try:
+                self._close()
+            finally:
+                self._free.release()
+
     def _close(self) -> None:
         store, self._store = self._store, None
         if store is not None:
@@ -108,6 +117,12 @@ class VisitedStore:
 
 _known: WeakValueDictionary[Path, VisitedStore] = WeakValueDictionary()
 _knowing = threading.Lock()
+
+
+@atexit.register
+def _leave_all() -> None:
+    for store in list(_known.values()):
+        store.leave_at_exit()
 
 
 def visited(folder: Path) -> VisitedStore:
