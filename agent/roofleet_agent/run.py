@@ -19,7 +19,7 @@ from roofleet_agent.conditions import Conditions
 from roofleet_agent.devices.base import Device
 from roofleet_agent.engines.base import Engine, Session, Step
 from roofleet_agent.inventory import device_id, host_id
-from roofleet_agent.measuring.allocator import process_peak_bytes, release, watch
+from roofleet_agent.measuring.allocator import process_peak_bytes, release, run_before_watched, watch
 from roofleet_agent.measuring.calibration import calibrate
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import LayerTimer
@@ -257,7 +257,10 @@ class Run:
         for step in self.session.iteration():
             memory: PhaseMemory | None = wanted.pop((step.phase, step.step_index), None)
             if memory is None:
-                step.call()
+                if (step.phase, step.step_index + 1) in wanted:
+                    run_before_watched(self._torch_device, step.call)
+                else:
+                    step.call()
                 continue
             seen = watch(self._torch_device, step.call, memory.weight_bytes + memory.start_bytes)
             peaks[step.phase] = (seen.peak_bytes, seen.reserved_bytes)

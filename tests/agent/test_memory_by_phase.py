@@ -12,7 +12,7 @@ from torch import nn
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.engines.base import Step
-from roofleet_agent.measuring.allocator import watch
+from roofleet_agent.measuring.allocator import run_before_watched, watch
 from roofleet_agent.measuring.passes import memory_of
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
@@ -89,6 +89,18 @@ def test_the_allocator_tells_what_a_kernel_took_beside_its_tensors() -> None:
     assert attention.peak_bytes > 1000 + q.numel() * 4
 
 
+def test_what_the_step_before_gave_out_is_seen_to_end() -> None:
+    """Two caches of 4,000 bytes grow by copying themselves: at most three are there at once, not four."""
+    held = [torch.zeros(1000), torch.zeros(1000)]
+
+    def grow() -> None:
+        for place in (0, 1):
+            held[place] = held[place].neg()
+
+    run_before_watched(CPU, grow)
+    assert watch(CPU, grow, 8000).peak_bytes == 8000 + 4000
+
+
 def test_a_run_tells_its_memory_by_phase() -> None:
     """Peak is the sum of its kinds, workspace what the allocator gave out beyond it, and the run's peak the
     highest of the phases."""
@@ -102,6 +114,7 @@ def test_a_run_tells_its_memory_by_phase() -> None:
         assert row["workspace_bytes"] == max(row["allocator_peak_bytes"] - row["peak_bytes"], 0)
         assert row["peak_path"] in layers
         assert row["peak_op"].startswith("aten.")
+        assert row["workspace_bytes"] < 64  # numbers that constants become; the cache that gave way is none
     assert sink.rows("runs")[-1]["peak_memory_bytes"] == max(row["peak_bytes"] for row in rows)
 
 

@@ -30,10 +30,18 @@ def watch(device: torch.device, call: Callable[[], Any], before_bytes: int) -> A
     return _on_cpu(call, before_bytes) if device.type == "cpu" else _on_accelerator(device, call)
 
 
-def _on_cpu(call: Callable[[], Any], before_bytes: int) -> AllocatorPeak:
-    from torch.autograd.profiler import profile
+def run_before_watched(device: torch.device, call: Callable[[], Any]) -> None:
+    """Runs the step before the one that is watched. torch's profiler tells of a block's end only if it saw it
+    given out: a cache that grows by copying itself would seem to be kept beside its copy."""
+    if device.type != "cpu":
+        call()
+        return
+    with _recorded():
+        call()
 
-    with _native_messages_aside(), profile(profile_memory=True) as recorded:
+
+def _on_cpu(call: Callable[[], Any], before_bytes: int) -> AllocatorPeak:
+    with _recorded() as recorded:
         call()
     results: Any = recorded.kineto_results
     level = most = 0
@@ -58,6 +66,14 @@ def _on_accelerator(device: torch.device, call: Callable[[], Any]) -> AllocatorP
         call()
         return AllocatorPeak(None, None)
     return AllocatorPeak(int(most), int(reserved))
+
+
+@contextmanager
+def _recorded() -> Iterator[Any]:
+    from torch.autograd.profiler import profile
+
+    with _native_messages_aside(), profile(profile_memory=True) as recorded:
+        yield recorded
 
 
 @contextmanager
