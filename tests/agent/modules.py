@@ -16,6 +16,14 @@ def images() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)), torch.zeros(2, 3, 8, 8)
 
 
+def encoder() -> tuple[nn.Module, torch.Tensor]:
+    """Two encoder layers, which torch runs fused, and a head."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    return nn.Sequential(
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3)
+    ), torch.ones(2, 10, 16)
+
+
 def no_module() -> int:
     """No module."""
     return 3

@@ -18,9 +18,13 @@ from roofleet.reports.run import print_run
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import ModelNotFound, ModelRefused, OutOfMemory, WorkloadRefused
+from roofleet_agent.measuring.clocks import clock_for
+from roofleet_agent.measuring.layer_timer import LayerTimer
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
+from roofleet_agent.tracing.recorder import Recorder
 from roofleet_agent.workload import ModelRequest, Workload
+from roofleet_analysis.costs import derive_op_costs
 from roofleet_collector.store import Append, DuckDBStore
 
 
@@ -169,6 +173,44 @@ def test_images_have_no_tokens_and_a_modules_weights_are_its_own(tmp_path: Path)
     assert [(p["tokens_per_step"], p["bare_p50_ns"] > 0) for p in phases] == [(None, True)]
     assert "own weights, batch 2\n" in capture.get()
     assert "prompt tokens" not in capture.get()
+
+
+def test_a_fused_layer_is_one_thing_and_runs_alike_bare_and_timed() -> None:
+    """An encoder layer that torch runs as one kernel is so in timed steps too: it has times and all its
+    costs, what lies inside has neither, the run says so, and its ops are those of bare steps."""
+    sink = ListSink()
+    asked = resolve("tests.agent.modules:encoder", None)
+    profiling.profile(asked, CpuDevice(), "fp32", TINY_WORKLOAD, sink)
+    layers = {f"0.layers.{number}" for number in (0, 1)}
+    assert {span["path"] for span in sink.rows("spans")} == {"", "0", *layers, "1"}
+    with_ops = {op["path"] for op in sink.rows("ops") if not op["is_view"]}
+    assert layers <= with_ops <= {"", "0", *layers, "1"}
+    counted = derive_op_costs(pa.concat_tables(sink.tables["ops"])).to_pylist()
+    assert all(cost["is_known"] for cost in counted)
+    # 20 rows: four projections of 16 x 16, two products of attention, two of 16 x 32
+    a_layer = 2 * 20 * 4 * 16 * 16 + 2 * (2 * 10 * 10 * 16) * 2 + 2 * 20 * 2 * 16 * 32
+    assert sum(cost["matmul_flops"] for cost in counted) == 2 * a_layer + 2 * 20 * 16 * 3
+    note = json.loads(sink.rows("runs")[-1]["variant_notes"])[0]
+    assert (note["path"], note["reason"]) == ("*.layers.*", "torch runs it as one kernel")
+    fused = {time["path"] for time in sink.rows("op_times") if time["op"].endswith("encoder_layer_fwd")}
+    assert fused == layers
+
+    session = find_engine(asked).load(asked, torch.device("cpu"), "fp32", Workload())
+    clock = clock_for(torch.device("cpu"))
+    timer = LayerTimer(session.module, clock, session.opaque)
+
+    def ops() -> list[str]:
+        recorder = Recorder(None)
+        with torch.inference_mode(), recorder:
+            session.single("forward").call()
+        return [op.op for op in recorder.result().ops]
+
+    bare = ops()
+    with timer.timing():
+        timer.begin()
+        assert ops() == bare
+    assert len(timer.intervals()) == 5
+    assert bare.count("aten._transformer_encoder_layer_fwd") == 2
 
 
 def test_a_factory_is_named_by_its_file_or_its_package(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from roofleet_agent.engines.base import TORCH_DTYPES, Step
 from roofleet_agent.engines.factory import SEED, made_by
 from roofleet_agent.errors import AgentError, ModelRefused, WorkloadRefused
 from roofleet_agent.measuring.allocator import is_out_of_memory
+from roofleet_agent.tracing.fused import fused_layers, told_whole
 from roofleet_agent.variants import Note
 from roofleet_agent.variants.applying import Applied, apply_variant
+from roofleet_agent.variants.notes import folded
 from roofleet_agent.workload import ModelRequest, Workload
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -51,6 +54,9 @@ class ModuleEngine:
             inputs = _guess_inputs(request.name, module, workload)
         module = module.to(device=device, dtype=TORCH_DTYPES[dtype]).eval()
         applied = apply_variant(module, workload.variant, device)
+        fused = fused_layers(module, device)
+        applied = replace(applied, opaque=applied.opaque | set(fused))
+        applied.notes.extend(folded(told_whole(fused)))
         session = ModuleSession(request.name, module, _moved(inputs, device, TORCH_DTYPES[dtype]), applied)
         if guessed:
             session.guess = (
