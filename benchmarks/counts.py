@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figure import Figure
 from benchmarks.silence import silence
-from roofleet_agent.profiling import trace_phases
+from roofleet_agent.passes.tracing import op_rows, trace_phases
 from roofleet_agent.registry import find_engine
-from roofleet_agent.run_rows import op_rows
 from roofleet_agent.variants import parse
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.costs import cost_of
@@ -71,7 +70,7 @@ def measure() -> list[Figure]:
         workload = Workload(prompt_tokens=TOKENS, new_tokens=1, variant=parse(variant))
         engine = find_engine(request)
         traced = trace_phases(engine, request, "fp32", workload).phases["prefill"]
-        costs = [cost_of(op_of(row)) for row in op_rows("", "prefill", traced)]
+        costs = [cost_of(op_of(row)) for row in op_rows("prefill", traced)]
         ours = sum(cost.matmul_flops for cost in costs if cost is not None)
         figures.append(Figure("counts", f"Roofleet, {case}", ours / truth, goal=1.0))
         figures.append(Figure("counts", f"Roofleet, {case}", ours / truth, goal=1.0, at_most=False))

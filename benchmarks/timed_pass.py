@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from roofleet_agent.measuring.passes import Iteration, timed_steps
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +23,6 @@ from roofleet.naming.models import resolve
 from roofleet_agent.measuring.calibration import TimerCost, calibrate
 from roofleet_agent.measuring.clocks import HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.passes import Iteration, timed_steps
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload

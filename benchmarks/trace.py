@@ -6,7 +6,7 @@ import time
 
 from benchmarks.figure import Figure
 from roofleet.naming.models import resolve
-from roofleet_agent.profiling import trace_phases
+from roofleet_agent.passes.tracing import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
 from roofleet_analysis.catalogs.models import models

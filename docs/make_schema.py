@@ -19,12 +19,16 @@ FUNCTIONS = {
     "mean_margin(variance, n)": "half of the 95 % confidence interval of a mean; NULL with n under 3",
     "difference_margin(square_a, n_a, square_b, n_b)": "the same of a difference of two means by Welch's t, "
     "from their squared standard errors",
+    "median_interval(ordered, independent)": "95 % interval of the median of an ordered list, as `low` and "
+    "`high`; NULL with fewer than 6",
+    "unknown_pairs(steps, pairs, margin)": "why timed over bare cannot be told; NULL where it can",
     "within_spread(ratio, spread)": "whether repeats of the same run differ as much as that",
     "verdict(ratio, low, high, baseline_noise, noise, spread := NULL)": "`faster`, `slower`, `same` or "
     "`unclear`",
     "why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL)": "why it is `unclear`",
     "interval_noise(low, high)": "why an interval is too wide to rely on; NULL if it is not",
     "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
+    "steps_of(phase, new_tokens)": "steps of a phase in one iteration",
     "rounds_of(attributes)": "how often an op ran in a step, loops unrolled",
 }
 """The macros of macros.sql and what each gives; a test compares the names."""

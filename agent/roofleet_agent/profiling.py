@@ -1,75 +1,68 @@
-"""A run from request to rows: traced on `meta`, checked for room, measured on the device."""
+"""A run from request to rows: traced on `meta`, checked for room, loaded, and looked at by one pass after the
+other. Which passes a run has is said here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from roofleet_agent.devices.base import Device
-from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Engine, Session
+from roofleet_agent.engines.base import DTYPE_BYTES, TORCH_DTYPES, Engine
 from roofleet_agent.engines.checkpoints import load_tokenizer
-from roofleet_agent.errors import AgentError, ModelRefused, OutOfMemory, WorkloadRefused
-from roofleet_agent.measuring.allocator import allocator_peak_bytes, is_out_of_memory, process_peak_bytes
-from roofleet_agent.measuring.passes import peak_of_first_step
-from roofleet_agent.quality import quality_row
+from roofleet_agent.errors import OutOfMemory, WorkloadRefused
+from roofleet_agent.inventory import device_id
+from roofleet_agent.measuring.allocator import (
+    allocator_peak_bytes,
+    is_out_of_memory,
+    process_peak_bytes,
+    release,
+)
+from roofleet_agent.measuring.step_memory import peak_of_first_step
+from roofleet_agent.passes.base import Found, Pass, Progress, Subject, of_run
+from roofleet_agent.passes.describing import asked, described, model_of
+from roofleet_agent.passes.energy import energy
+from roofleet_agent.passes.memory import memory
+from roofleet_agent.passes.ops import ops
+from roofleet_agent.passes.outputs import outputs
+from roofleet_agent.passes.quality import quality
+from roofleet_agent.passes.record import Record
+from roofleet_agent.passes.timing import Timing, in_turns, timing
+from roofleet_agent.passes.tracing import (
+    StatedCost,
+    Traced,
+    kv_bytes_per_token,
+    no_stated_cost,
+    trace_phases,
+    traced_rows,
+)
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import Sink
-from roofleet_agent.run import Progress, Run, StatedCost
-from roofleet_agent.storage import stored_bytes
-from roofleet_agent.tracing import TracedOp, TraceResult, trace
 from roofleet_agent.variants.applying import compiling
-from roofleet_agent.workload import ModelRequest, Workload, phases_of
+from roofleet_agent.workload import ModelRequest, Workload
+
+AFTER_TIMING: tuple[Pass, ...] = (energy, outputs, memory, ops, quality)
+"""Passes that slow what they count, or run it otherwise than it was timed."""
+PASSES: tuple[Pass, ...] = (timing, *AFTER_TIMING)
+"""What a run on a device looks at, in this order."""
 
 
-def _silent(what: str, fraction: float) -> None:
-    return None
-
-
-def _no_stated_cost(op: TracedOp) -> None:
-    return None
+def silent(what: str, fraction: float) -> None:
+    """Progress that nobody hears."""
 
 
 @dataclass(frozen=True)
-class Traced:
-    """The model on `meta`, what one step of each phase executes, and the bytes its weights take as stored."""
+class Plan:
+    """What a run is to be of, and what else its row says: the job or sweep it belongs to, for example."""
 
-    session: Session
-    phases: dict[str, TraceResult]
-    weight_bytes: int
-
-
-def trace_phases(engine: Engine, request: ModelRequest, dtype: str, workload: Workload) -> Traced:
-    """The model on `meta` and what one step of each of its phases executes; for decode the middle step.
-
-    A module of the user's own that cannot do without data, which `meta` has not, is traced on the CPU.
-    """
-
-    def traced(device: str) -> Traced:
-        session = engine.load(request, torch.device(device), dtype, workload)
-        phases = {
-            phase: trace(
-                session.module,
-                session.single(phase).call,
-                cache=session.cache,
-                experts_per_token=session.experts_per_token,
-            )
-            for phase in phases_of(session.task, session.new_tokens)
-        }
-        return Traced(session, phases, stored_bytes(session.module))
-
-    try:
-        return traced("meta")
-    except (AgentError, MemoryError):
-        raise
-    except Exception as error:
-        if request.origin != "module":
-            first = str(error).strip().partition("\n")[0]
-            raise ModelRefused(
-                f"{request.name} could not be traced as asked: {type(error).__name__}: {first}"
-            ) from error
-        return traced("cpu")
+    request: ModelRequest
+    device: Device
+    dtype: str
+    workload: Workload
+    columns: dict[str, str | None]
 
 
 def profile(
@@ -79,62 +72,128 @@ def profile(
     workload: Workload,
     sink: Sink,
     *,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     loaded: Callable[[], None] = lambda: None,
-    stated_cost: StatedCost = _no_stated_cost,
-    job_id: str | None = None,
-    sweep_id: str | None = None,
+    stated_cost: StatedCost = no_stated_cost,
+    **columns: str | None,
 ) -> str:
     """Runs a model on a device and writes every row of the run to the sink; returns the run's id.
 
     `loaded` is called when the model is there and its run, layers and ops are written: the last moment to
-    send something before measuring. `stated_cost` knows the user's own cost formulas.
+    send something before measuring. `stated_cost` knows the user's own cost formulas. `columns` go to the
+    run's row, such as `sweep_id`.
 
     A run that fails is stored as failed with its reason, and the error raised on; OutOfMemory if the device
     had no room. KeyboardInterrupt stores it as cancelled.
     """
+    plan = Plan(request, device, dtype, workload, columns)
+    with _loading(plan, sink, progress, stated_cost) as (record, subject):
+        loaded()
+        for each in PASSES:
+            record.take(each(subject))
+    return record.run_id
+
+
+def profile_in_turns(
+    plans: Sequence[Plan],
+    sink: Sink,
+    *,
+    progress: Progress = silent,
+    loaded: Callable[[], None] = lambda: None,
+    stated_cost: StatedCost = no_stated_cost,
+) -> list[str]:
+    """Runs several models that are loaded beside one another, their iterations in turns, so that whatever the
+    machine does meanwhile is done to all of them; returns the runs' ids in the order of the plans.
+
+    Errors are those of `profile`; one that fails ends all of them.
+    """
+    with ExitStack() as stack:
+        both = [stack.enter_context(_loading(plan, sink, progress, stated_cost)) for plan in plans]
+        group = both[0][0].run_id
+        for record, _ in both:
+            record.take([of_run(turns_id=group)])
+        loaded()
+        for number, found in in_turns([Timing(subject) for _, subject in both]):
+            both[number][0].take([found])
+        for record, subject in both:
+            for each in AFTER_TIMING:
+                record.take(each(subject))
+    return [record.run_id for record, _ in both]
+
+
+@contextmanager
+def _loading(
+    plan: Plan, sink: Sink, progress: Progress, stated_cost: StatedCost
+) -> Iterator[tuple[Record, Subject]]:
+    """A run with its model loaded: traced, described, and written with however it ends."""
+    request, device, dtype, workload = plan.request, plan.device, plan.dtype, plan.workload
     engine = find_engine(request)
-    run = Run(request, engine, device, dtype, workload, sink, progress)
-    run.row |= {"job_id": job_id, "sweep_id": sweep_id}
-    try:
-        _check_dtype(device, dtype)
+    columns = asked(request, engine, device, dtype, workload)
+    record = Record(sink, device_id(device), **columns | plan.columns)
+    expected: list[Found] = []
+    with ExitStack() as stack, _ending(record, plan, expected):
+        check_dtype(device, dtype)
         if workload.quality_text is not None and request.weights == "pretrained":
             load_tokenizer(request)  # refused now rather than after everything is measured
         progress("tracing on meta", 0.0)
         traced = trace_phases(engine, request, dtype, workload)
         kv_bytes = kv_bytes_per_token(traced.session, dtype)
-        _check_room(traced, request, device, dtype, workload)
-        run.expect(traced.session)
+        check_room(traced, request, device, dtype, workload)
+        expected += model_of(request, traced.session)
         traced.session.close()
-        with compiling(workload.variant):
-            run.load(traced.phases, kv_bytes, stated_cost)
-            loaded()
-            run.measure()
-            run.row |= quality_row(engine, request, run.session, device, workload, progress)
+        stack.enter_context(compiling(workload.variant))
+        subject = _load(stack, plan, engine, record, progress)
+        record.take(described(request, subject.session, workload))
+        record.say()
+        record.take(traced_rows(traced.phases, kv_bytes, stated_cost, subject.session.opaque))
+        yield record, subject
+        progress("done", 1.0)
+
+
+def _load(stack: ExitStack, plan: Plan, engine: Engine, record: Record, progress: Progress) -> Subject:
+    progress("loading the model", 0.05)
+    place = torch.device(plan.device.torch_name)
+    session = engine.load(plan.request, place, plan.dtype, plan.workload)
+
+    def let_go() -> None:
+        session.close()
+        gc.collect()
+        release(place)
+
+    stack.callback(let_go)
+    return Subject(
+        plan.request, engine, session, plan.device, plan.dtype, plan.workload, record.began_ns, progress
+    )
+
+
+@contextmanager
+def _ending(record: Record, plan: Plan, expected: list[Found]) -> Iterator[None]:
+    """Writes how a run ended; if memory ran out before its model was there, with the model expected."""
+    try:
+        yield
     except KeyboardInterrupt:
-        run.finish("cancelled", "interrupted")
+        record.finish("cancelled", "interrupted")
         raise
     except Exception as error:
         if not is_out_of_memory(error):
-            run.finish("failed", f"{type(error).__name__}: {error}")
+            record.finish("failed", f"{type(error).__name__}: {error}")
             raise
+        name, device = plan.request.name, plan.device
         peak = allocator_peak_bytes(torch.device(device.torch_name)) or process_peak_bytes()
-        run.never_loaded()
-        run.row |= {"peak_memory_bytes": peak, "peak_memory_source": "when memory ran out"}
+        if "model_id" not in record.row:
+            record.take(expected)
+        record.take([of_run(peak_memory_bytes=peak, peak_memory_source="when memory ran out")])
         refused = OutOfMemory(
             f"{device.info.name} ran out of memory with {peak / 2**30:.1f} GiB in use: lower the batch or "
-            f"the tokens, or ask `roofleet analyze {request.name}` what fits"
+            f"the tokens, or ask `roofleet analyze {name}` what fits"
         )
-        run.finish("failed", str(refused))
+        record.finish("failed", str(refused))
         raise refused from error
     else:
-        run.finish("done", None)
-    finally:
-        run.close()
-    return run.run_id
+        record.finish("done")
 
 
-def _check_dtype(device: Device, dtype: str) -> None:
+def check_dtype(device: Device, dtype: str) -> None:
     """WorkloadRefused, with those that work, if the device cannot multiply matrices of that dtype."""
 
     def works(name: str) -> bool:
@@ -149,9 +208,7 @@ def _check_dtype(device: Device, dtype: str) -> None:
         raise WorkloadRefused(f"{device.info.name} does not compute in {dtype}; it does in {there}")
 
 
-def _check_room(
-    traced: Traced, request: ModelRequest, device: Device, dtype: str, workload: Workload
-) -> None:
+def check_room(traced: Traced, request: ModelRequest, device: Device, dtype: str, workload: Workload) -> None:
     """WorkloadRefused if weights, cache and activations cannot fit in the device's memory."""
     available = device.info.memory_bytes
     if available is None:
@@ -167,10 +224,3 @@ def _check_room(
             f"activations, and {device.info.name} has {available / gib:.1f} GiB. "
             f"`roofleet analyze {request.name}` says what fits"
         )
-
-
-def kv_bytes_per_token(session: Session, dtype: str) -> int | None:
-    """Bytes of cache the first token of a sequence adds; None for a model without one."""
-    if session.task != "generate":
-        return None
-    return (session.cache_elements(1) - session.cache_elements(0)) * DTYPE_BYTES[dtype]

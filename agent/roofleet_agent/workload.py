@@ -30,6 +30,8 @@ class ModelRequest:
     checkpoint: str | None = None
 
 
+BUDGET_S = 15.0
+"""Seconds that iterations go on at most where nobody says how many there are."""
 MOST = 2**31 - 1
 """More of anything a workload counts overflows what torch computes with."""
 
@@ -37,6 +39,8 @@ MOST = 2**31 - 1
 @dataclass(frozen=True)
 class Workload:
     """What a run does: sequences in the batch, tokens of each prompt, tokens generated for each sequence.
+
+    Without `iterations` there are as many as narrow intervals need, for `budget_s` seconds at most.
 
     `attention` names an implementation; None leaves it to the model. `variant` says how the model is changed
     before it runs. `keep_outputs` keeps what is generated, and `quality_text` is what the quality of the
@@ -47,7 +51,7 @@ class Workload:
     batch_size: int = 1
     prompt_tokens: int = 128
     new_tokens: int = 32
-    iterations: int = 5
+    iterations: int | None = None
     warmup: int = 2
     logits: Literal["last", "all"] = "last"
     prompt: str | None = None
@@ -55,11 +59,16 @@ class Workload:
     variant: Variant = field(default_factory=Variant)
     keep_outputs: bool = False
     quality_text: str | None = None
+    budget_s: float = BUDGET_S
 
     def __post_init__(self) -> None:
+        if not self.budget_s > 0:
+            raise WorkloadRefused(f"budget is {self.budget_s:g} s; it must be more than 0")
         for name, least in (("batch_size", 1), ("prompt_tokens", 1), ("new_tokens", 0), ("iterations", 1),
                             ("warmup", 0)):  # fmt: skip
             value = getattr(self, name)
+            if value is None:  # iterations: as many as it takes
+                continue
             if value < least:
                 raise WorkloadRefused(f"{name.replace('_', '-')} is {value}; it must be at least {least}")
             if value > MOST:

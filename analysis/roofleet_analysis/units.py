@@ -7,12 +7,14 @@ Rates, work and bytes moved are decimal, as vendors state them (GB/s is 10^9); o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 __all__ = [
     "UNKNOWN",
     "ago_text",
     "bandwidth_text",
+    "between_text",
     "capacity_text",
     "clock_text",
     "count_text",
@@ -124,6 +126,11 @@ def overhead_text(ratio: Number) -> str:
         return UNKNOWN
     added = round((value - 1) * 100, 1)
     return f"{'−' if added < 0 else '+'}{abs(added):.1f} %"
+
+
+def between_text(low: Number, high: Number, text: Callable[[Number], str]) -> str:
+    """An interval: "1.9 % to 2.4 %"; empty where an end is not known."""
+    return "" if _known(low) is None or _known(high) is None else f"{text(low)} to {text(high)}"
 
 
 def ratio_text(ratio: Number) -> str:

@@ -192,7 +192,7 @@ RUNS = Table(
         _must("prompt_tokens", INT, "Tokens of each prompt; 0 for other inputs, such as images."),
         _must("new_tokens", INT, "Tokens generated for each sequence; 0 for a model that does not generate."),
         _must("logits", TEXT, "`last`: prefill computes the last position's logits only; or `all`."),
-        _must("iterations", INT, "Measured iterations of each pass."),
+        _must("iterations", INT, "Measured iterations; 0 until they are over."),
         _must("warmup", INT, "Iterations before them, marked and left out."),
         Column(
             "decode_cache_tokens",
@@ -212,7 +212,7 @@ RUNS = Table(
         Column(
             "process_peak_bytes", INT, "Most memory the whole process held, where the system tells.", "bytes"
         ),
-        Column("energy_j", FLOAT, "Energy the device used during the bare pass.", "J"),
+        Column("energy_j", FLOAT, "Energy the device used in whole bare iterations.", "J"),
         Column("threads", INT, "Threads the CPU backend computed with."),
         Column("torch_version", TEXT, "torch it ran on."),
         Column("transformers_version", TEXT, "transformers it ran on."),
@@ -268,6 +268,14 @@ RUNS = Table(
         Column("quality_tokens", INT, "Positions the quality figures are means over."),
         Column("quality_baseline", TEXT, "What the quality is measured against, such as `base, bf16`."),
         Column("quality_unknown", TEXT, "Why the quality figures are NULL."),
+        Column(
+            "iterations_ended_by",
+            TEXT,
+            "What ended the iterations: `asked` for so many, `interval` for intervals that were narrow, "
+            "`budget` of time, or `most`, more than which are not worth their rows.",
+        ),
+        Column("energy_iterations", INT, "Whole bare iterations that the energy was counted over."),
+        Column("turns_id", TEXT, "Runs whose iterations took turns with one another share it."),
         Column(
             "parameters",
             INT,
@@ -377,8 +385,14 @@ STEPS = Table(
         _RUN,
         _PHASE,
         _must("pass", TEXT, "`bare` (nothing attached) or `timed` (layer timing on)."),
-        _must("iteration", INT, "Iteration of the pass, from 0, warm-up included."),
-        _must("step_index", INT, "Number of the step in its phase, from 0."),
+        _must(
+            "iteration",
+            INT,
+            "Iteration, from 0, warm-up included; bare and timed steps take turns inside it.",
+        ),
+        _must(
+            "step_index", INT, "Number of the step in its phase, from 0; a prefill or forward is repeated."
+        ),
         _must("is_warmup", FLAG, "Whether it belongs to the warm-up, which every figure leaves out."),
         _must("start_ns", INT, "Start, since the run began.", "ns"),
         _must("duration_ns", INT, "Wall time until the device had finished.", "ns"),
@@ -390,7 +404,7 @@ STEPS = Table(
 
 SPANS = Table(
     "spans",
-    "One measured interval of one layer in one step of the timed pass, warm-up excluded.",
+    "One measured interval of one layer in one step timed with its layers, warm-up excluded.",
     ("run_id", "phase", "iteration", "step_index", "path", "start_ns"),
     (
         _RUN,

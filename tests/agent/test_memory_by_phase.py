@@ -13,7 +13,7 @@ from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.engines.base import Step
 from roofleet_agent.measuring.allocator import run_before_watched, watch
-from roofleet_agent.measuring.passes import memory_of
+from roofleet_agent.measuring.step_memory import memory_of
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
 

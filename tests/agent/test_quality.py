@@ -16,7 +16,7 @@ from tests.support import TINY_BERT, TINY_GPT2, ListSink, request
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import WorkloadRefused
-from roofleet_agent.quality import compare
+from roofleet_agent.passes.quality import compare
 from roofleet_agent.variants import parse
 from roofleet_agent.workload import ModelRequest, Workload
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from roofleet.analyzing.analysis import analyze, phase_cost
 from roofleet.naming.models import resolve
-from roofleet_agent.profiling import trace_phases
+from roofleet_agent.passes.tracing import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import TracedOp, TracedTensor, layers_of, trace
 from roofleet_agent.tracing.folding import Skipped, fold

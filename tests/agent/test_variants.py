@@ -19,7 +19,7 @@ from roofleet.naming.models import resolve
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import WorkloadRefused
-from roofleet_agent.profiling import Traced, trace_phases
+from roofleet_agent.passes.tracing import Traced, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.tracing import layers_of

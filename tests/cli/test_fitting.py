@@ -12,9 +12,9 @@ from tests.support import TINY_BERT, TINY_GPT2, TINY_LLAMA, request
 
 from roofleet.analyzing.analysis import analyze
 from roofleet.analyzing.fitting import Memory, largest_sizes
-from roofleet_agent import profiling
 from roofleet_agent.engines.base import Session, Step
-from roofleet_agent.measuring.passes import PhaseMemory, memory_of
+from roofleet_agent.measuring.step_memory import PhaseMemory, memory_of
+from roofleet_agent.passes.tracing import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.catalogs.hardware import find_hardware
@@ -40,7 +40,7 @@ L4 = find_hardware("l4")
 
 def memory(model: ModelRequest, dtype: str, workload: Workload) -> Memory:
     """The memory of a model, by tracing alone."""
-    return Memory(model, dtype, profiling.trace_phases(find_engine(model), model, dtype, workload))
+    return Memory(model, dtype, trace_phases(find_engine(model), model, dtype, workload))
 
 
 def run_on_cpu(model: ModelRequest, dtype: str, workload: Workload) -> dict[str, PhaseMemory]:

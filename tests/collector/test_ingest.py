@@ -6,10 +6,9 @@ import pyarrow as pa
 import pytest
 from tests.support import TINY_GPT2, batch, request, spans
 
-from roofleet_agent.profiling import trace_phases
+from roofleet_agent.passes.tracing import op_rows, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
-from roofleet_agent.run_rows import op_rows
 from roofleet_agent.workload import Workload
 from roofleet_collector.errors import RejectedBatch
 from roofleet_collector.ingest import Ingest
@@ -24,7 +23,8 @@ def ops(run_id: str = "run") -> pa.Table:
         find_engine(request(TINY_GPT2)), request(TINY_GPT2), "fp32", Workload(1, 8, 4)
     ).phases
     return table_of(
-        "ops", [row for phase, traced in traces.items() for row in op_rows(run_id, phase, traced)]
+        "ops",
+        [row | {"run_id": run_id} for phase, traced in traces.items() for row in op_rows(phase, traced)],
     )
 
 

@@ -94,8 +94,8 @@ def test_the_groups_of_layers_add_up_to_the_step(store: DuckDBStore) -> None:
         runs=[RUN],
         layers=[_layer("", 0), _layer("a", 1), _layer("a.x", 2), _layer("a.y", 3)],
         steps=[
-            *(_step("bare", "decode", i, 400) for i in range(4)),
-            *(_step("timed", "decode", i, 410) | {"layer_group": i % 2} for i in range(4)),
+            *(_step("bare", "decode", i, 400) for i in range(6)),
+            *(_step("timed", "decode", i, 410) | {"layer_group": i % 2} for i in range(6)),
         ],
         spans=[
             *(s for i in (0, 2) for s in (_span("a", 400, None, i), _span("a.x", 250, 250, i),

@@ -129,13 +129,63 @@ def test_the_run_summary_tells_latency_throughput_and_energy(filled: DuckDBStore
     )  # fmt: skip
 
 
+def _pairs(phase: str, *bare: int, ratio: float = 1.1) -> list[dict[str, Any]]:
+    """Bare steps of so many ns, each followed by a timed one, after those of the fixture."""
+    return [
+        _step(kind, phase, 10 + 2 * number + (kind == "timed"), round(ns * (ratio if kind == "timed" else 1)))
+        for number, ns in enumerate(bare)
+        for kind in ("bare", "timed")
+    ]
+
+
 def test_overhead_is_timed_over_bare_in_pairs(filled: DuckDBStore) -> None:
-    """1,100 / 1,000 and 440 / 400 are both 1.1, and so is their mean."""
-    assert one(filled, "SELECT instrumentation_overhead AS o FROM run_summary")["o"] == pytest.approx(1.1)
+    """440 / 400 and 1,100 / 1,000 are both 1.1 of the bare steps before and after, and so is their mean."""
+    steps = _pairs("prefill", *[1_000] * 6) + _pairs("decode", *[400] * 6)
+    filled.append(Append({"steps": table_of("steps", steps)})).result()
+    columns = "instrumentation_overhead, overhead_low, overhead_high, pairs_unknown"
+    *overheads, unknown = one(filled, f"SELECT {columns} FROM run_summary").values()
+    assert overheads == pytest.approx([1.1, 1.1, 1.1])
+    assert unknown is None
+
+
+def test_the_interval_of_the_overhead_is_told_by_ranks(filled: DuckDBStore) -> None:
+    """Of 16 ratios from 1.00 to 1.15 the 95 % interval lies between the 4th and the 13th: ranks
+    15 x (0.5 -+ 0.98 / 4) = 3.8 and 11.2, counted from 0 and outward."""
+    steps = [
+        _step(kind, "prefill", 10 + number, 1_000 + (10 * number if kind == "timed" else 0))
+        for number in range(16)
+        for kind in ("bare", "timed")
+    ]
+    filled.append(Append({"steps": table_of("steps", steps)})).result()
+    row = one(filled, "SELECT * FROM phase_summary WHERE phase = 'prefill'")
+    # the fixture's own pair of 1.1 is the 17th: ranks 16 x (0.5 -+ 0.98 / sqrt(17)) = 4.2 and 11.8
+    assert (row["overhead_low"], row["overhead_high"]) == pytest.approx((1.04, 1.11))
+    assert row["pairs"] == 17
+
+
+def test_pairs_that_are_few_or_differ_much_leave_overhead_and_coverage_unknown(filled: DuckDBStore) -> None:
+    """Two pairs a decode step are too few; ten of which half are 1.0 and half 1.4 are known to 18 % only."""
+    ask = "SELECT * FROM phase_summary WHERE phase = 'decode'"
+    few = one(filled, ask)
+    assert few["instrumentation_overhead"] is None
+    assert few["layer_time_coverage"] is None
+    assert few["pairs_unknown"] == "2 pairs of bare and timed steps, 6 are needed"
+    steps = [
+        _step(kind, "decode", 10 + number, 560 if kind == "timed" and number % 2 else 400)
+        for number in range(10)
+        for kind in ("bare", "timed")
+    ]
+    filled.append(Append({"steps": table_of("steps", steps)})).result()
+    wide = one(filled, ask)
+    assert wide["overhead_low"] is None
+    assert wide["pairs_unknown"] == "pairs of bare and timed steps differ: known to 17 % only"
+    assert one(filled, "SELECT layer_time_coverage AS c FROM run_summary")["c"] is None
 
 
 def test_coverage_is_the_layers_below_the_model_over_the_bare_step(filled: DuckDBStore) -> None:
     """50 + 250 + 100 ns of layers explain a bare step of 400 ns; the model's own 30 do not count."""
+    steps = _pairs("decode", *[400] * 6)
+    filled.append(Append({"steps": table_of("steps", steps)})).result()
     row = one(filled, "SELECT layer_time_coverage AS c FROM phase_summary WHERE phase = 'decode'")
     assert row["c"] == pytest.approx(1.0)
 
@@ -143,10 +193,11 @@ def test_coverage_is_the_layers_below_the_model_over_the_bare_step(filled: DuckD
 def test_coverage_pairs_steps_so_that_a_machine_that_slows_down_does_not_change_it(
     filled: DuckDBStore,
 ) -> None:
-    """Two more pairs at half the speed, 800 ns explained of 800: each pair, and so the median, is 1."""
+    """Two more pairs at half the speed explain 800 of 880 ns timed: 1 / 1.1 again, times 1.1 is 1."""
     steps = [
         _step(kind, "decode", index, ns) for index in (2, 3) for kind, ns in (("bare", 800), ("timed", 880))
     ]
+    steps += _pairs("decode", *[100] * 4, *[800] * 4)
     spans = [_span("a", 800, 800, index) for index in (2, 3)]
     filled.append(Append({"steps": table_of("steps", steps), "spans": table_of("spans", spans)})).result()
     row = one(filled, "SELECT layer_time_coverage AS c FROM phase_summary WHERE phase = 'decode'")

@@ -14,10 +14,9 @@ from torch import nn
 
 from roofleet.analyzing.analysis import analyze, phase_cost
 from roofleet_agent.engines.base import Session
-from roofleet_agent.measuring.passes import memory_of
-from roofleet_agent.profiling import kv_bytes_per_token, trace_phases
+from roofleet_agent.measuring.step_memory import memory_of
+from roofleet_agent.passes.tracing import kv_bytes_per_token, op_rows, trace_phases
 from roofleet_agent.registry import find_engine
-from roofleet_agent.run_rows import op_rows
 from roofleet_agent.tracing import TracedOp, TracedTensor, TraceResult, layers_of, trace
 from roofleet_agent.workload import Workload
 from roofleet_analysis.catalogs.models import ModelEntry, models
@@ -107,7 +106,7 @@ def test_the_layers_add_up_to_the_model(name: str) -> None:
     paths = {layer.path for layer in layers_of(found.session.module)}
     for phase, traced in found.on_meta.items():
         by_layer: dict[str, list[Cost]] = defaultdict(list)
-        for row in op_rows("run", phase, traced):
+        for row in op_rows(phase, traced):
             known = cost_of(op_of(row))
             assert known is not None
             by_layer[row["path"]].append(known)

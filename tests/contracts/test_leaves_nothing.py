@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from roofleet_agent.engines.base import Session
 from roofleet_agent.measuring.clocks import HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.passes import memory_of
-from roofleet_agent.profiling import trace_phases
+from roofleet_agent.measuring.step_memory import memory_of
+from roofleet_agent.passes.tracing import trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.tracing import trace
 from roofleet_agent.workload import Workload, phases_of

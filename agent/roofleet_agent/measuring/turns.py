@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from roofleet_agent.measuring.calibration import TimerCost
 from roofleet_agent.measuring.layer_timer import Group, LayerTimer
@@ -26,6 +27,7 @@ class Turns:
         self._cost_ns = cost.total_ns * _IN_A_MODEL if cost else _EXPECTED_NS
         self._seen: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._groups: dict[str, list[Group]] = {}
+        self._taken: dict[str, Iterator[int]] = defaultdict(itertools.count)
         self._whole = timer.groups(1)[0]
 
     def saw(self, phase: str, duration_ns: int, calls: int) -> None:
@@ -40,7 +42,7 @@ class Turns:
             wanted = math.ceil(share / MOST_OVERHEAD)
             self._groups[phase] = self.timer.groups(min(wanted, steps.get(phase, 0) // LEAST_STEPS))
 
-    def group(self, phase: str, step_index: int, iteration: int) -> Group:
-        """The layers to time in a step: all until settled, then each group in its turn."""
+    def group(self, phase: str) -> Group:
+        """The layers to time in the next step of a phase: all until settled, then each group in its turn."""
         groups = self._groups.get(phase)
-        return groups[(step_index + iteration) % len(groups)] if groups else self._whole
+        return groups[next(self._taken[phase]) % len(groups)] if groups else self._whole

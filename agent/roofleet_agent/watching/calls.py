@@ -22,7 +22,7 @@ from roofleet_agent.calling import Call, around, uncompiled
 from roofleet_agent.engines.base import Step
 from roofleet_agent.measuring.clocks import Clock
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.passes import TimedStep
+from roofleet_agent.measuring.steps import Kind, TimedStep
 from roofleet_agent.watching.arguments import (
     batch_and_tokens,
     cached_tokens,
@@ -273,7 +273,7 @@ class Calls:
                 self._look_at_layers()  # some are made at the first call
         told = known.beside if begun.beside else known.alone
         # A timed call and the bare one after it are a pair, told under one number.
-        kind = "timed" if begun.timed else "bare"
+        kind: Kind = "timed" if begun.timed else "bare"
         number = sum(step.kind == kind for step in (*known.alone, *known.beside))
         step = Step(known.name, 0, known.tokens, begun.cached, _nothing)
         start = begun.begin_ns - self._began_ns

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from roofleet_agent.measuring.passes import MemoryFound, all_finite
+from roofleet_agent.measuring.finite import all_finite
+from roofleet_agent.measuring.step_memory import MemoryFound
 from roofleet_agent.variants import Note
 from roofleet_agent.watching.calls import Phase
 from roofleet_agent.watching.copying import Unplayable

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from roofleet_agent.measuring.passes import MemoryFound
+from roofleet_agent.measuring.step_memory import MemoryFound
 from roofleet_agent.tracing import TraceResult
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from roofleet_agent.engines.base import Step
 from roofleet_agent.engines.transformers import held_by
-from roofleet_agent.measuring.passes import MemoryFound, is_finite, memory_of
+from roofleet_agent.measuring.finite import is_finite
+from roofleet_agent.measuring.step_memory import MemoryFound, memory_of
 from roofleet_agent.tracing import TraceResult, trace
 from roofleet_agent.watching.arguments import layers_of_cache, phase_of
 from roofleet_agent.watching.copying import Unplayable, copied, own_tensor, tensors_of

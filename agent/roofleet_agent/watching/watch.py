@@ -20,17 +20,20 @@ from torch.nn.parameter import is_lazy
 from roofleet_agent.calling import Call, around
 from roofleet_agent.conditions import Conditions
 from roofleet_agent.devices.base import Device
-from roofleet_agent.inventory import device_id, host_id
+from roofleet_agent.inventory import device_id
 from roofleet_agent.measuring.allocator import process_peak_bytes
 from roofleet_agent.measuring.calibration import calibrate
 from roofleet_agent.measuring.clocks import clock_for
-from roofleet_agent.measuring.passes import TimedStep
+from roofleet_agent.measuring.steps import TimedStep
+from roofleet_agent.passes.base import Found, of_run
+from roofleet_agent.passes.describing import layer_rows, model_row
+from roofleet_agent.passes.memory import memory_rows
+from roofleet_agent.passes.record import Record
+from roofleet_agent.passes.timing import step_rows
+from roofleet_agent.passes.tracing import StatedCost, traced_rows
 from roofleet_agent.registry import discover_devices
-from roofleet_agent.rows import Sink, table_of
-from roofleet_agent.run import StatedCost
-from roofleet_agent.run_rows import edge_rows, model_row, op_rows, phase_memory_row, span_rows, step_rows
+from roofleet_agent.rows import Sink
 from roofleet_agent.storage import stored_bytes
-from roofleet_agent.tracing import layers_of
 from roofleet_agent.tracing.operands import dtype_name
 from roofleet_agent.variants import Note
 from roofleet_agent.watching.calls import Calls, Phase
@@ -113,10 +116,7 @@ class Watch:
     def write(self, sink: Sink, status: str, error: str | None, stated_cost: StatedCost) -> None:
         """Writes the run with everything that was seen."""
 
-        def put(table: str, rows: list[dict[str, Any]]) -> None:
-            if rows:
-                sink.write(table, table_of(table, rows))
-
+        record = Record(sink, device_id(self.device), self.run_id)
         ask = getattr(getattr(self.model, "config", None), "to_json_string", None)
         phases, opaque = self.calls.phases, self.calls.opaque
         model = model_row(
@@ -127,26 +127,19 @@ class Watch:
             sum(p.numel() for p in self.model.parameters() if not is_lazy(p)),
             ask() if callable(ask) else None,
         )
-        put("models", [model])
-        put("layers", [{"run_id": self.run_id, **asdict(layer)} for layer in layers_of(self.model)])
-        peaks = []
-        for name, played in self._costs.played.items():
-            put("ops", op_rows(self.run_id, name, played.traced, stated_cost, opaque))
-            put("layer_edges", edge_rows(self.run_id, name, played.traced, opaque))
-            memory = played.memory.phases[name]
-            peaks.append(memory.peak_bytes)
-            put("phase_memory", [phase_memory_row(self.run_id, memory, None, None)])
-            layers = played.memory.layers[name]
-            put("layer_memory", [{"run_id": self.run_id, "phase": name, **asdict(m)} for m in layers])
+        record.take([Found("models", [model]), layer_rows(self.model)])
+        played = self._costs.played
+        traces = {name: one.traced for name, one in played.items()}
+        record.take(traced_rows(traces, None, stated_cost, opaque))
+        for one in played.values():
+            record.take(memory_rows(one.memory))
         for phase in phases.values():
-            steps = list(_warmed_up(phase.steps))
-            sink.write("steps", step_rows(self.run_id, steps))
-            spans = span_rows(self.run_id, [step for step in steps if not step.is_warmup])
-            if spans.num_rows:
-                sink.write("spans", spans)
-        put("runs", [self._run_row(model["model_id"], status, error, max(peaks, default=None))])
+            record.take(step_rows(list(_warmed_up(phase.steps))))
+        peak = max((one.memory.phases[name].peak_bytes for name, one in played.items()), default=None)
+        record.take([of_run(**self._run_row(model["model_id"], peak))])
+        record.finish(status, error)
 
-    def _run_row(self, model_id: str, status: str, error: str | None, peak: int | None) -> dict[str, Any]:
+    def _run_row(self, model_id: str, peak: int | None) -> dict[str, Any]:
         phases = self.calls.phases
         first = phases.get("prefill") or phases.get("forward") or next(iter(phases.values()))
         decode = phases.get("decode")
@@ -155,14 +148,8 @@ class Watch:
         notes = [*self._costs.notes, *self._notes()]
         cost = self._timer_cost
         return {
-            "run_id": self.run_id,
-            "host_id": host_id(),
-            "device_id": device_id(self.device),
             "model_id": model_id,
-            "status": status,
-            "error": error,
             "started_at": self._started_at,
-            "finished_at": datetime.now(UTC),
             "dtype": "fp32" if floating is None else dtype_name(floating),
             "variant": "base",
             "weights": "own",
@@ -210,7 +197,8 @@ def _notes_of(phase: Phase) -> Iterator[Note]:
 def _warmed_up(steps: list[TimedStep]) -> Iterator[TimedStep]:
     """The steps with the first pair marked as warm-up, where there are more."""
     for step in steps:
-        yield replace(step, is_warmup=step.iteration == 0 and len(steps) >= 4)
+        is_warmup = step.iteration == 0 and len(steps) >= 4
+        yield replace(step, is_warmup=True, intervals=[]) if is_warmup else step
 
 
 @contextmanager

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from roofleet.analyzing.bounding import room_on
 from roofleet.analyzing.fitting import Memory, largest_sizes, positions_of
-from roofleet_agent import profiling
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
 from roofleet_agent.engines.checkpoints import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.passes.tracing import Traced, kv_bytes_per_token, op_rows, trace_phases
 from roofleet_agent.registry import find_engine
-from roofleet_agent.run_rows import op_rows
 from roofleet_agent.variants.names import roof_dtype
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_analysis.costs import Cost, cost_of
@@ -64,7 +63,7 @@ def analyze(
         "logits": workload.logits,
         "parameters": session.held_parameters,
         "parameter_bytes": traced.weight_bytes,
-        "kv_bytes_per_token": profiling.kv_bytes_per_token(session, dtype),
+        "kv_bytes_per_token": kv_bytes_per_token(session, dtype),
         "memory": {
             "weight_bytes": memory.weight_bytes,
             "kv_cache_bytes": _full_cache(session, shape, dtype),
@@ -98,7 +97,7 @@ def analyze(
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     """The summed cost of a phase, and the names of the ops that have no formula."""
     costs, unknown = [], []
-    for row in op_rows("analysis", "phase", traced):
+    for row in op_rows("phase", traced):
         cost = cost_of(op_of(row))
         if cost is None:
             unknown.append(row["op"])
@@ -107,13 +106,13 @@ def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     return total(costs), unknown
 
 
-def _trace(request: ModelRequest, dtype: str, workload: Workload) -> profiling.Traced:
+def _trace(request: ModelRequest, dtype: str, workload: Workload) -> Traced:
     engine = find_engine(request)
     try:
         # two new tokens: the first from prefill, the second by the one decode step that is analysed
-        return profiling.trace_phases(engine, request, dtype, replace(workload, new_tokens=2))
+        return trace_phases(engine, request, dtype, replace(workload, new_tokens=2))
     except WorkloadRefused:
-        return profiling.trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
+        return trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
 
 
 def _shape(request: ModelRequest, session: Session, workload: Workload) -> Workload:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pyarrow as pa
-
 from roofleet.analyzing.fitting import Memory
 from roofleet.api.formulas import stated_cost
-from roofleet_agent import profiling
 from roofleet_agent.devices.base import Device, DeviceInfo, Reading
 from roofleet_agent.inventory import device_id
+from roofleet_agent.measuring.step_memory import MemoryFound
+from roofleet_agent.passes.base import Progress, of_run
+from roofleet_agent.passes.describing import asked, described, model_of
+from roofleet_agent.passes.memory import memory_rows
+from roofleet_agent.passes.record import Record
+from roofleet_agent.passes.tracing import kv_bytes_per_token, trace_phases, traced_rows
 from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import Sink
-from roofleet_agent.run import Progress, Run
-from roofleet_agent.run_rows import phase_memory_row
 from roofleet_agent.workload import ModelRequest, Workload
 
 
@@ -46,25 +47,20 @@ def store_analysis(
     """
     engine = find_engine(request)
     show("tracing on meta", 0.0)
-    traced = profiling.trace_phases(engine, request, dtype, workload)
-    kv_bytes = profiling.kv_bytes_per_token(traced.session, dtype)
+    traced = trace_phases(engine, request, dtype, workload)
+    kv_bytes = kv_bytes_per_token(traced.session, dtype)
     memory = Memory(request, dtype, traced)
+    record = Record(sink, device_id(Nowhere()), **asked(request, engine, Nowhere(), dtype, workload))
+    record.take(described(request, traced.session, workload))
+    record.take([of_run(sweep_id=sweep_id, iterations=0, warmup=0)])
+    record.take(traced_rows(traced.phases, kv_bytes, stated_cost, traced.session.opaque))
+    prompt_tokens = traced.session.prompt_tokens
     traced.session.close()
-    run = Run(request, engine, Nowhere(), dtype, workload, sink, show)
-    run.row |= {"sweep_id": sweep_id, "iterations": 0, "warmup": 0}
-    try:
-        run.load(traced.phases, kv_bytes, stated_cost)
-        show("following its memory", 0.5)
-        phases = memory.phases(replace(workload, prompt_tokens=run.session.prompt_tokens, prompt=None))
-        run.write("phase_memory", [phase_memory_row(run.run_id, m, None, None) for m in phases.values()])
-        run.row |= {
-            "peak_memory_bytes": max(found.peak_bytes for found in phases.values()),
-            "peak_memory_source": "live tensors",
-        }
-        run.finish("analyzed", None)
-    finally:
-        run.close()
-    return run.run_id
+    show("following its memory", 0.5)
+    phases = memory.phases(replace(workload, prompt_tokens=prompt_tokens, prompt=None))
+    record.take(memory_rows(MemoryFound(phases, {})))
+    record.finish("analyzed")
+    return record.run_id
 
 
 def store_refusal(
@@ -80,30 +76,10 @@ def store_refusal(
     can be built."""
     engine = find_engine(request)
     least = replace(workload, batch_size=1, prompt_tokens=1, new_tokens=min(workload.new_tokens, 1))
-    traced = profiling.trace_phases(engine, request, dtype, least)
-    traced.session.close()
-    run = Run(request, engine, Nowhere(), dtype, least, _Only(sink), lambda what, fraction: None)
-    try:
-        run.load(traced.phases, None, lambda op: None)
-        run.row |= {
-            "sweep_id": sweep_id,
-            "device_id": device_id(device),
-            "batch_size": workload.batch_size,
-            "prompt_tokens": workload.prompt_tokens,
-            "new_tokens": workload.new_tokens if run.session.task == "generate" else 0,
-        }
-        run.finish("failed", reason)
-    finally:
-        run.close()
-
-
-class _Only:
-    """Lets through what is true of a run that was refused: itself and its model, and no ops."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def write(self, table: str, rows: pa.Table) -> None:
-        """See Sink.write."""
-        if table in ("models", "runs"):
-            self._sink.write(table, rows)
+    session = trace_phases(engine, request, dtype, least).session
+    record = Record(sink, device_id(device), **asked(request, engine, device, dtype, workload))
+    record.take(model_of(request, session))
+    new_tokens = workload.new_tokens if session.task == "generate" else 0
+    record.take([of_run(sweep_id=sweep_id, prompt_tokens=workload.prompt_tokens, new_tokens=new_tokens)])
+    session.close()
+    record.finish("failed", reason)

@@ -11,14 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.checkpoints import load_config
-from roofleet_agent.measuring.passes import MemoryFound, PhaseMemory, memory_of
+from roofleet_agent.measuring.step_memory import MemoryFound, PhaseMemory, memory_of
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import ModelRequest, Workload, phases_of
 from roofleet_analysis.memory import largest
 
 if TYPE_CHECKING:
     from roofleet_agent.measuring.memory import LayerMemory
-    from roofleet_agent.profiling import Traced
+    from roofleet_agent.passes.tracing import Traced
 
 _MOST_TOKENS = 2**25
 """Tokens of all sequences beyond which no size is looked at: their ids alone take 256 MiB here."""

@@ -136,6 +136,28 @@ def label(text: str, what: str) -> str:
     return text
 
 
+Iterations = Annotated[
+    str,
+    typer.Option(
+        "--iterations",
+        metavar="N|auto",
+        help="Measured iterations. auto: until the intervals are narrow or the budget is spent.",
+    ),
+]
+Budget = Annotated[
+    float, typer.Option("--budget", metavar="SECONDS", help="Longest that `--iterations auto` goes on.")
+]
+
+
+def iterations_of(text: str) -> int | None:
+    """The number of iterations, None for `auto`; UserError for anything else."""
+    if text.strip().lower() == "auto":
+        return None
+    if text.strip().isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(f"--iterations {text}: give a number of 1 or more, or auto")
+
+
 def text_of(file: Path | None) -> str | None:
     """The text of a file, None without one; UserError if it cannot be read as text."""
     if file is None:

@@ -13,6 +13,7 @@ from roofleet.commands import options
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import UNREACHABLE, UserError, needs
 from roofleet.running.runs import check_destination, dtype_for, open_runs
+from roofleet_agent.workload import BUDGET_S
 
 
 def profile(
@@ -34,7 +35,8 @@ def profile(
     prompt_tokens: options.PromptTokens = None,
     prompt: options.Prompt = None,
     new_tokens: options.NewTokens = 32,
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Measured iterations.")] = 5,
+    iterations: options.Iterations = "auto",
+    budget: options.Budget = BUDGET_S,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
     logits: options.LogitsOption = options.Logits.last,
     weights: options.Weights = None,
@@ -68,13 +70,14 @@ def profile(
         batch_size,
         options.prompt_tokens_of(prompt, prompt_tokens),
         new_tokens,
-        iterations,
+        options.iterations_of(iterations),
         warmup,
         logits.value,
         prompt=prompt,
         attention=attention,
         variant=parse(variant),
         keep_outputs=keep_outputs,
+        budget_s=budget,
         quality_text=options.text_of(quality_text),
     )
     if quality_text is not None and request.weights == "random":

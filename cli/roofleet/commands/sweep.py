@@ -16,6 +16,7 @@ from roofleet.commands.grid import numbers, settings, texts
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
 from roofleet.running.runs import Runs, check_destination, dtype_for, open_runs
+from roofleet_agent.workload import BUDGET_S
 
 if TYPE_CHECKING:
     from roofleet.running.sweeping import Sweep
@@ -96,7 +97,8 @@ def sweep(
     device: Annotated[
         str, typer.Option("--device", help="auto (an accelerator if there is one), cpu, cuda:0, …")
     ] = "auto",
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Measured iterations.")] = 5,
+    iterations: options.Iterations = "auto",
+    budget: options.Budget = BUDGET_S,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
     logits: options.LogitsOption = options.Logits.last,
     weights: options.Weights = None,
@@ -141,7 +143,8 @@ def sweep(
         "batch_size": numbers("batch-size", batch_size, 1),
         "prompt_tokens": numbers("prompt-tokens", prompt_tokens, 1),
         "new_tokens": numbers("new-tokens", new_tokens, 0),
-        "iterations": [iterations],
+        "iterations": [options.iterations_of(iterations)],
+        "budget_s": [budget],
         "warmup": [warmup],
         "logits": [logits.value],
         "analyze": [analyze],

@@ -14,6 +14,7 @@ from roofleet.reports.runs import labels_text
 from roofleet_analysis.comparison import t_quantile
 from roofleet_analysis.units import (
     UNKNOWN,
+    between_text,
     capacity_text,
     count_text,
     overhead_text,
@@ -162,10 +163,35 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
             optional(lambda v: f"{percent_text(v)} {roof}", row["memory_bandwidth_utilization"]),
         ),
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),
-        ("instrumentation overhead", optional(overhead_text, row["instrumentation_overhead"])),
-        ("bare step explained by layers", optional(percent_text, row["layer_time_coverage"])),
+        (
+            "instrumentation overhead",
+            _certain(row, "instrumentation_overhead", overhead_text),
+        ),
+        (
+            "bare step explained by layers",
+            _certain(row, "layer_time_coverage", percent_text),
+        ),
+        ("iterations", _iterations(row)),
         *quality_facts(row),
     ]
+
+
+def _certain(row: dict[str, Any], name: str, text: Callable[[float | None], str]) -> str | None:
+    """A ratio of pairs with its 95 % interval, or why it is not known."""
+    short = name.rpartition("_")[2]
+    if row[name] is None:
+        return f"not known ({row['pairs_unknown']})" if row["pairs_unknown"] else None
+    return f"{text(row[name])} ({between_text(row[f'{short}_low'], row[f'{short}_high'], text)})"
+
+
+def _iterations(row: dict[str, Any]) -> str | None:
+    """How many there were and what ended them."""
+    why = {
+        "interval": "the intervals are narrow",
+        "budget": "the time for them was up (--budget)",
+        "most": "more are not worth their rows",
+    }.get(row["iterations_ended_by"])
+    return f"{row['iterations']}, {why}" if why else None
 
 
 def _print_memory(console: Console, query: Query, run_id: str) -> None:

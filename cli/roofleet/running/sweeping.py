@@ -16,7 +16,7 @@ from roofleet.naming.architecture import with_settings
 from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id
 from roofleet_agent.variants import parse
-from roofleet_agent.workload import ModelRequest, Workload
+from roofleet_agent.workload import BUDGET_S, ModelRequest, Workload
 from roofleet_analysis.sweeps import (
     FINISHED,
     Axes,
@@ -182,6 +182,7 @@ def _run_point(
         point["logits"],
         attention=point["attention"],
         variant=parse(point["variant"]),
+        budget_s=point.get("budget_s", BUDGET_S),  # a sweep of an older version has none
     )
     before = set(runs.sink.run_ids)
     try:

@@ -118,8 +118,8 @@ def run_figures(run: Row) -> list[Figure]:
         _shown("model_flops_utilization", "MFU", run, units.percent_text, "", MFU),
         _shown("memory_bandwidth_utilization", "MBU", run, units.percent_text, "", MBU),
         _shown("energy_per_token_j", "Energy per token", run, units.energy_text, "J"),
-        _shown("instrumentation_overhead", "Layer timing adds", run, units.overhead_text, "", OVERHEAD),
-        _shown("layer_time_coverage", "Layer coverage", run, units.percent_text, "", COVERAGE),
+        _certain("instrumentation_overhead", "Layer timing adds", run, units.overhead_text, OVERHEAD),
+        _certain("layer_time_coverage", "Layer coverage", run, units.percent_text, COVERAGE),
         _shown("unknown_ops", "Operations without a formula", run, units.count_text, "",
                "Their cost is in none of the figures."),
         Figure("weights", "Weights", run["weights"]),
@@ -133,6 +133,16 @@ def _shown(
     key: str, label: str, row: Row, text: Callable[[Any], str], unit: str, meaning: str = ""
 ) -> Figure:
     return Figure(key, label, text(row[key]), units.exact_text(row[key], unit), meaning)
+
+
+def _certain(key: str, label: str, run: Row, text: Callable[[Any], str], meaning: str) -> Figure:
+    """A ratio of bare and timed steps in pairs with its 95 % interval, or why it is not known."""
+    if run[key] is None and run["pairs_unknown"]:
+        return Figure(key, label, units.UNKNOWN, "", f"{meaning} Not known: {run['pairs_unknown']}.")
+    short = key.rpartition("_")[2]
+    between = units.between_text(run[f"{short}_low"], run[f"{short}_high"], text)
+    said = f"{text(run[key])} ({between})" if between else text(run[key])
+    return Figure(key, label, said, units.exact_text(run[key], ""), meaning)
 
 
 def phase_table(phases: Sequence[Row]) -> Any:
@@ -168,7 +178,7 @@ def _phase(row: Row) -> list[Any]:
         units.rate_text(row["achieved_flops_per_s"], "FLOP/s"),
         units.percent_text(row["roofline_fraction"]),
         row["bound"] or units.UNKNOWN,
-        units.percent_text(row["layer_time_coverage"]),
+        _certain("layer_time_coverage", "", row, units.percent_text, "").text,
     ]
 
 

@@ -1,3 +1,5 @@
--- Pairs of bare and timed steps, and how an iteration count was settled.
+-- Bare and timed steps in turns: what ended the iterations, energy by itself, and runs that took turns.
 
-SELECT 1;
+ALTER TABLE runs ADD COLUMN "iterations_ended_by" VARCHAR;
+ALTER TABLE runs ADD COLUMN "energy_iterations" BIGINT;
+ALTER TABLE runs ADD COLUMN "turns_id" VARCHAR;

@@ -51,6 +51,23 @@ CREATE OR REPLACE MACRO difference_margin(square_a, n_a, square_b, n_b) AS
               * t_quantile(1 / ((square_a / (square_a + square_b)) ** 2 / (n_a - 1)
                                 + (square_b / (square_a + square_b)) ** 2 / (n_b - 1))) END;
 
+-- The 95 % interval of the median of a list in ascending order, by the ranks it lies between, of which so many
+-- are independent of one another; NULL with fewer than 6: five lie on one side of it once in 16.
+CREATE OR REPLACE MACRO median_interval(ordered, independent) AS
+    CASE WHEN independent >= 6
+         THEN {'low': ordered[greatest(1 + floor((0.5 - 0.98 / sqrt(independent)) * (len(ordered) - 1)), 1)::BIGINT],
+               'high': ordered[least(1 + ceil((0.5 + 0.98 / sqrt(independent)) * (len(ordered) - 1)),
+                                     len(ordered))::BIGINT]} END;
+
+-- Why a ratio of timed to bare steps cannot be told; NULL where it can. The margin is half of its 95 % interval,
+-- on logarithms.
+CREATE OR REPLACE MACRO unknown_pairs(steps, pairs, margin) AS
+    CASE WHEN coalesce(steps, 0) = 0 THEN 'no step was timed bare'
+         WHEN pairs IS NULL THEN 'no timed step has a bare one beside it'
+         WHEN pairs < 6 THEN printf('%d pairs of bare and timed steps, 6 are needed', pairs)
+         WHEN margin > 0.05 THEN printf('pairs of bare and timed steps differ: known to %.0f %% only', margin * 100)
+         END;
+
 -- Whether repeats of the same run differ as much as that. Two repeats differ by their ratio itself, rounding
 -- aside.
 CREATE OR REPLACE MACRO within_spread(ratio, spread) AS
@@ -93,6 +110,10 @@ CREATE OR REPLACE MACRO conditions_noise(other_load, throttled, clock_low_hz, cl
         CASE WHEN clock_low_hz < 0.9 * clock_high_hz
              THEN printf('the clock moved between %.2f and %.2f GHz', clock_low_hz / 1e9, clock_high_hz / 1e9)
              END), '');
+
+-- Steps of a phase in one iteration: one prefill or forward, and a decode step for every token after the first.
+CREATE OR REPLACE MACRO steps_of(phase, new_tokens) AS
+    CASE WHEN phase = 'decode' THEN greatest(new_tokens - 1, 1) ELSE 1 END;
 
 -- How often an op ran in a step: one of a loop whose rounds are alike is stored once, with their number.
 CREATE OR REPLACE MACRO rounds_of(attributes) AS

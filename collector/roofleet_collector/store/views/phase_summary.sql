@@ -7,8 +7,8 @@
 -- bare_p5_ns: 5th percentile of the same, in ns.
 -- bare_p95_ns: 95th percentile of the same, in ns.
 -- timed_p50_ns: Median wall time of a step with layer timing on, in ns.
--- instrumentation_overhead: Timed over bare, the median of steps paired one to one; 1 is none.
--- layer_time_coverage: Own times of all layers below the model itself over the bare step: for each group of layers timed together the median of steps paired one to one, summed over the groups.
+-- instrumentation_overhead: Timed over bare, the median over timed steps and the bare ones right before and after them; 1 is none; NULL where its interval is wider than 5 % either way.
+-- layer_time_coverage: Own times of all layers below the model itself over the bare step: the mean share of the timed step, summed over the groups of layers timed together, times the overhead; NULL where its interval is wider than 5 % either way.
 -- matmul_flops: Matrix-product and attention work of a step, dense, in FLOP.
 -- causal_flops: The same with the masked half of causal attention left out, in FLOP.
 -- other_flops: Elementwise, norm and softmax work of a step, in FLOP.
@@ -35,6 +35,12 @@
 -- busy_ns: Time the device's kernels run in a step; NULL on a CPU, in ns.
 -- kv_read_bytes: Key-value cache a step reads, in bytes.
 -- kv_write_bytes: Key-value cache a step writes, in bytes.
+-- pairs: Timed steps with a bare one right before or after them.
+-- overhead_low: Lower end of the 95 % interval of instrumentation_overhead, by the ranks of the pairs' ratios.
+-- overhead_high: Upper end of the same.
+-- coverage_low: Lower end of the 95 % interval of layer_time_coverage.
+-- coverage_high: Upper end of the same.
+-- pairs_unknown: Why overhead and coverage are NULL: too few pairs, or pairs that differ too much.
 CREATE OR REPLACE VIEW phase_summary AS
 WITH bare AS (
     SELECT run_id, phase, count(*) AS steps, median(duration_ns) AS p50,
@@ -52,26 +58,39 @@ timed AS (
     SELECT run_id, phase, median(duration_ns) AS p50
     FROM steps WHERE pass = 'timed' AND NOT is_warmup GROUP BY run_id, phase
 ),
-paired AS (
-    SELECT b.run_id, b.phase, median(t.duration_ns / b.duration_ns) AS overhead
-    FROM steps b
-    JOIN steps t USING (run_id, phase, iteration, step_index)
+-- a timed step and the bare ones right before and after it in the steps' own order; where bare steps have
+-- iterations or calls of their own, the one of the same number
+pairs AS (
+    SELECT t.run_id, t.phase, t.iteration, t.step_index, t.duration_ns / b.duration_ns AS ratio
+    FROM steps t
+    JOIN steps b ON b.run_id = t.run_id AND b.phase = t.phase AND b.iteration = t.iteration
+                AND b.step_index BETWEEN t.step_index - 1 AND t.step_index + 1
     WHERE b.pass = 'bare' AND t.pass = 'timed' AND NOT b.is_warmup AND NOT t.is_warmup
-    GROUP BY b.run_id, b.phase
+    QUALIFY abs(b.step_index - t.step_index) = min(abs(b.step_index - t.step_index))
+            OVER (PARTITION BY t.run_id, t.phase, t.iteration, t.step_index)
+),
+paired AS (
+    SELECT run_id, phase, median(ratio) AS overhead, count(DISTINCT (iteration, step_index)) AS pairs,
+           median_interval(list(ratio ORDER BY ratio), count(DISTINCT (iteration, step_index))) AS reach
+    FROM pairs GROUP BY run_id, phase
+),
+-- what of a timed step its group of layers explains: of the same step, so that no other step's time is in it
+shares AS (
+    SELECT e.run_id, e.phase, coalesce(t.layer_group, 0) AS layer_group, count(*) AS n,
+           avg(e.explained_ns / t.duration_ns ORDER BY e.iteration, e.step_index) AS share,
+           var_samp(e.explained_ns / t.duration_ns ORDER BY e.iteration, e.step_index) / count(*) AS square
+    FROM (SELECT s.run_id, s.phase, s.iteration, s.step_index, sum(own_ns(
+                     s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS explained_ns
+          FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
+          WHERE s.path <> '' GROUP BY s.run_id, s.phase, s.iteration, s.step_index) e
+    JOIN steps t USING (run_id, phase, iteration, step_index)
+    WHERE t.pass = 'timed' AND NOT t.is_warmup
+    GROUP BY e.run_id, e.phase, coalesce(t.layer_group, 0)
 ),
 explained AS (
-    SELECT run_id, phase, sum(share ORDER BY share) AS coverage
-    FROM (SELECT e.run_id, e.phase, median(e.explained_ns / b.duration_ns) AS share
-          FROM (SELECT s.run_id, s.phase, s.iteration, s.step_index, sum(own_ns(
-                           s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS explained_ns
-                FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
-                WHERE s.path <> '' GROUP BY s.run_id, s.phase, s.iteration, s.step_index) e
-          JOIN steps b USING (run_id, phase, iteration, step_index)
-          LEFT JOIN steps t ON t.run_id = e.run_id AND t.phase = e.phase AND t.iteration = e.iteration
-                           AND t.step_index = e.step_index AND t.pass = 'timed'
-          WHERE b.pass = 'bare' AND NOT b.is_warmup
-          GROUP BY e.run_id, e.phase, coalesce(t.layer_group, 0))
-    GROUP BY run_id, phase
+    SELECT run_id, phase, sum(share ORDER BY layer_group) AS share,
+           1.96 * sqrt(sum(coalesce(square, 0) ORDER BY layer_group)) / sum(share ORDER BY layer_group) AS margin
+    FROM shares GROUP BY run_id, phase
 ),
 busy AS (
     SELECT run_id, phase, sum(busy_ns)::BIGINT AS busy_ns FROM op_times GROUP BY run_id, phase
@@ -89,7 +108,8 @@ costs AS (
 ),
 phases AS (SELECT run_id, phase FROM bare UNION SELECT run_id, phase FROM op_costs),
 joined AS (
-    SELECT q.run_id, q.phase, b.steps, b.tokens, b.p50, b.p5, b.p95, b.p99, t.p50 AS timed_p50, p.overhead, e.coverage,
+    SELECT q.run_id, q.phase, b.steps, b.tokens, b.p50, b.p5, b.p95, b.p99, t.p50 AS timed_p50, p.overhead, p.pairs, p.reach,
+           ln(p.reach.high / p.reach.low) / 2 AS pair_margin, e.share, e.margin AS share_margin,
            y.middle, y.margin, k.busy_ns,
            c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes,
            c.kv_read_bytes, c.kv_write_bytes, c.kv_read_bytes + c.kv_write_bytes AS kv_bytes,
@@ -105,6 +125,12 @@ joined AS (
     LEFT JOIN typical y ON y.run_id = q.run_id AND y.phase = q.phase
     LEFT JOIN busy k ON k.run_id = q.run_id AND k.phase = q.phase
 ),
+judged AS (
+    SELECT *, share * overhead AS coverage, sqrt(pair_margin ** 2 + share_margin ** 2) AS coverage_margin,
+           unknown_pairs(steps, pairs, greatest(pair_margin, sqrt(pair_margin ** 2 + coalesce(share_margin, 0) ** 2)))
+               AS pairs_unknown
+    FROM joined
+),
 held AS (
     SELECT j.*, r.batch_size, exp(j.middle) AS typical,
            exp(j.middle - j.margin) AS low, exp(j.middle + j.margin) AS high,
@@ -117,12 +143,12 @@ held AS (
                 THEN coalesce(f.compute_source_kind, f.memory_source_kind)
                 ELSE 'mixed' END AS roof_source_kind,
            time_at_roof_ns(j.flops, j.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
-    FROM joined j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
+    FROM judged j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
 )
 SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size, 0) AS tokens_per_step,
        p50 AS bare_p50_ns, p5 AS bare_p5_ns, p95 AS bare_p95_ns, timed_p50 AS timed_p50_ns,
-       overhead AS instrumentation_overhead,
-       coverage AS layer_time_coverage,
+       CASE WHEN pairs_unknown IS NULL THEN overhead END AS instrumentation_overhead,
+       CASE WHEN pairs_unknown IS NULL THEN coverage END AS layer_time_coverage,
        matmul_flops, causal_flops, other_flops, weight_bytes, activation_bytes, kv_bytes, ops, unknown_ops,
        flops / nullif(bytes, 0) AS arithmetic_intensity,
        flops / p50 * 1e9 AS achieved_flops_per_s,
@@ -135,5 +161,10 @@ SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size,
        bytes / p50 * 1e9 / memory AS memory_bandwidth_utilization,
        roof_source_kind, p99 AS bare_p99_ns, typical AS bare_typical_ns, low AS bare_low_ns, high AS bare_high_ns,
        nullif(concat_ws('; ', interval_noise(low, high), conditions), '') AS noise,
-       busy_ns, kv_read_bytes, kv_write_bytes
+       busy_ns, kv_read_bytes, kv_write_bytes, pairs,
+       CASE WHEN pairs_unknown IS NULL THEN reach.low END AS overhead_low,
+       CASE WHEN pairs_unknown IS NULL THEN reach.high END AS overhead_high,
+       CASE WHEN pairs_unknown IS NULL THEN coverage * exp(-coverage_margin) END AS coverage_low,
+       CASE WHEN pairs_unknown IS NULL THEN coverage * exp(coverage_margin) END AS coverage_high,
+       pairs_unknown
 FROM held;

@@ -13,14 +13,14 @@
 -- new_tokens: Tokens generated for each sequence.
 -- time_to_first_token_ns: Median bare prefill step, in ns; NULL for a model that does not generate.
 -- time_per_output_token_ns: Median bare decode step, in ns; NULL for a model that does not generate.
--- tokens_per_s: Tokens generated in all sequences over the median iteration, prefill included; for a model that does not generate, tokens processed over the median forward; NULL without tokens and for a model watched in the user's own code, of which no iteration is bare throughout.
+-- tokens_per_s: Tokens generated in all sequences over the time of an iteration, one prefill and its decode steps at their typical times; for a model that does not generate, tokens processed over the median forward; NULL without tokens and for a model watched in the user's own code, of which no iteration is bare throughout.
 -- peak_memory_bytes: Most memory in use at once during a step: weights, cache and activations, in bytes.
--- energy_j: Energy the device used during the bare pass, in J.
+-- energy_j: Energy the device used in whole bare iterations, in J.
 -- energy_per_token_j: The same for one token generated (processed, for a model that does not generate), in J.
 -- model_flops_utilization: Matrix work per second over the compute roof, in prefill or forward.
 -- memory_bandwidth_utilization: Bytes per second over the bandwidth roof, in decode (forward, for a model that does not generate).
--- instrumentation_overhead: Time with layer timing over time without, paired steps, phases weighted by their time.
--- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time.
+-- instrumentation_overhead: Time with layer timing over time without, steps beside one another in pairs, phases weighted by their time in an iteration.
+-- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time in an iteration.
 -- status: `running`, `done`, `failed`, `cancelled`, or `analyzed`: counted without running, so that every time is NULL.
 -- started_at: When the run began.
 -- weights: `pretrained`, `random`, or `own`: a module's, of which only who made it knows the origin.
@@ -34,7 +34,7 @@
 -- time_per_output_token_p5_ns: 5th percentile of the bare decode step, in ns.
 -- time_per_output_token_p95_ns: 95th percentile of the same, in ns.
 -- time_per_output_token_p99_ns: 99th percentile of the same, in ns.
--- time_per_cached_token_ns: What a token more in the cache adds to a decode step: slope of a straight line through the medians of each length; NULL with fewer than 3 lengths, in ns.
+-- time_per_cached_token_ns: What a token more in the cache adds to a decode step: slope of a straight line through the medians of each length, each over its iteration's own; NULL with fewer than 4 lengths or where its 95 % interval includes none, in ns.
 -- perplexity: Perplexity of the variant on the text given.
 -- baseline_perplexity: Perplexity of the baseline on the same text.
 -- kl_divergence: Mean Kullback-Leibler divergence of the next-token distribution from the baseline's, in nats.
@@ -52,6 +52,14 @@
 -- run_name: What the run is called.
 -- tags: Words it is found by.
 -- note: What was noted about it.
+-- overhead_low: Lower end of the 95 % interval of instrumentation_overhead.
+-- overhead_high: Upper end of the same.
+-- coverage_low: Lower end of the 95 % interval of layer_time_coverage.
+-- coverage_high: Upper end of the same.
+-- pairs_unknown: Phases whose overhead and coverage are not known, and why; both are NULL where such phases take a tenth of the time or more.
+-- iterations: Measured iterations.
+-- iterations_ended_by: What ended them: `asked` for so many, `interval` for intervals that were narrow, `budget` of time, or `most`.
+-- turns_id: Runs whose iterations took turns with one another share it.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -61,10 +69,16 @@ WITH phases AS (
            max(model_flops_utilization) FILTER (phase IN ('prefill', 'forward')) AS mfu,
            coalesce(max(memory_bandwidth_utilization) FILTER (phase = 'decode'),
                     max(memory_bandwidth_utilization) FILTER (phase IN ('prefill', 'forward'))) AS mbu,
-           sum(instrumentation_overhead * steps * bare_p50_ns)
-               / sum(steps * bare_p50_ns) FILTER (instrumentation_overhead IS NOT NULL) AS overhead,
-           sum(layer_time_coverage * steps * bare_p50_ns)
-               / sum(steps * bare_p50_ns) FILTER (layer_time_coverage IS NOT NULL) AS coverage,
+           -- a phase that is not known well enough counts for nothing, and leaves all unknown if it is much
+           sum(share) FILTER (pairs_unknown IS NULL) AS known,
+           sum(instrumentation_overhead * share) / sum(share) FILTER (pairs_unknown IS NULL) AS overhead,
+           sum(layer_time_coverage * share) / sum(share) FILTER (pairs_unknown IS NULL) AS coverage,
+           sqrt(sum((share * (overhead_high - overhead_low) / 2) ** 2))
+               / sum(share) FILTER (pairs_unknown IS NULL) AS overhead_margin,
+           sqrt(sum((share * (coverage_high - coverage_low) / 2) ** 2))
+               / sum(share) FILTER (pairs_unknown IS NULL) AS coverage_margin,
+           string_agg(concat(phase, ': ', pairs_unknown), '; ' ORDER BY phase DESC)
+               FILTER (pairs_unknown IS NOT NULL) AS pairs_unknown,
            sum(unknown_ops)::BIGINT AS unknown_ops,
            any_value(roof_source_kind) AS roof_source_kind,
            max(bare_p5_ns) FILTER (phase = 'decode') AS decode_p5,
@@ -72,17 +86,39 @@ WITH phases AS (
            max(bare_p99_ns) FILTER (phase = 'decode') AS decode_p99,
            string_agg(concat(phase, ': ', interval_noise(bare_low_ns, bare_high_ns)), '; ' ORDER BY phase DESC)
                FILTER (interval_noise(bare_low_ns, bare_high_ns) IS NOT NULL) AS intervals
-    FROM phase_summary GROUP BY run_id
+    FROM (SELECT s.*, s.bare_p50_ns * steps_of(s.phase, r.new_tokens)
+                      / sum(s.bare_p50_ns * steps_of(s.phase, r.new_tokens)) OVER (PARTITION BY s.run_id) AS share
+          FROM phase_summary s JOIN runs r ON r.run_id = s.run_id)
+    GROUP BY run_id
+),
+-- over the iteration's own median, so that a machine that slows down between iterations makes no slope
+lengths AS (
+    SELECT s.run_id, s.cache_tokens, median(s.duration_ns / i.bare_ns) AS relative
+    FROM steps s JOIN phase_iterations i USING (run_id, phase, iteration)
+    WHERE s.pass = 'bare' AND s.phase = 'decode' AND NOT s.is_warmup
+    GROUP BY s.run_id, s.cache_tokens
 ),
 growth AS (
-    SELECT run_id, regr_slope(p50_ns, cache_tokens ORDER BY cache_tokens) AS per_token_ns
-    FROM decode_by_context GROUP BY run_id HAVING count(*) >= 3
+    SELECT run_id, slope AS per_token
+    FROM (SELECT run_id, count(*) AS n, regr_slope(relative, cache_tokens ORDER BY cache_tokens) AS slope,
+                 regr_syy(relative, cache_tokens ORDER BY cache_tokens) AS syy,
+                 regr_sxx(relative, cache_tokens ORDER BY cache_tokens) AS sxx
+          FROM lengths GROUP BY run_id)
+    WHERE n >= 4 AND abs(slope) > t_quantile(n - 2) * sqrt(greatest(syy / sxx - slope ** 2, 0) / (n - 2))
 ),
 iterations AS (
-    SELECT run_id, median(iteration_ns) AS iteration_ns, count(*) AS iterations
-    FROM (SELECT run_id, iteration, sum(duration_ns) AS iteration_ns
-          FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, iteration)
-    GROUP BY run_id
+    SELECT run_id, count(DISTINCT iteration) AS iterations
+    FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id
+),
+-- an iteration is a prefill or forward and the decode steps; of each kind there is a typical one
+lasting AS (
+    SELECT i.run_id, sum(i.step_ns * steps_of(i.phase, r.new_tokens)) AS iteration_ns
+    FROM (SELECT run_id, phase, median(mean_ns) AS step_ns
+          FROM (SELECT run_id, phase, iteration, avg(duration_ns) AS mean_ns FROM steps
+                WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase, iteration)
+          GROUP BY run_id, phase) i
+    JOIN runs r ON r.run_id = i.run_id
+    GROUP BY i.run_id
 ),
 counted AS (
     SELECT run_id, nullif(batch_size * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END, 0) AS tokens
@@ -92,25 +128,31 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        m.name AS model_name, r.dtype, r.variant, r.batch_size, r.prompt_tokens, r.new_tokens,
        p.prefill_ns AS time_to_first_token_ns,
        p.decode_ns AS time_per_output_token_ns,
-       CASE WHEN r.engine <> 'watch' THEN n.tokens / i.iteration_ns * 1e9 END AS tokens_per_s,
+       CASE WHEN r.engine <> 'watch' THEN n.tokens / t.iteration_ns * 1e9 END AS tokens_per_s,
        r.peak_memory_bytes,
        r.energy_j,
-       r.energy_j / (n.tokens * i.iterations) AS energy_per_token_j,
+       r.energy_j / (n.tokens * coalesce(r.energy_iterations, i.iterations)) AS energy_per_token_j,
        p.mfu AS model_flops_utilization,
        p.mbu AS memory_bandwidth_utilization,
-       p.overhead AS instrumentation_overhead,
-       p.coverage AS layer_time_coverage,
-       r.status, r.started_at, r.weights, r.attention, r.logits, coalesce(r.parameters, m.parameters) AS parameters, p.unknown_ops,
+       CASE WHEN p.known > 0.9 THEN p.overhead END AS instrumentation_overhead,
+       CASE WHEN p.known > 0.9 THEN p.coverage END AS layer_time_coverage,
+       r.status, r.started_at, r.weights, r.attention, r.logits, coalesce(r.parameters, m.parameters) AS parameters,
+       p.unknown_ops,
        p.roof_source_kind, r.error,
        CASE WHEN i.iterations > 0
             THEN nullif(concat_ws('; ', p.intervals, conditions_noise(
                      r.other_load, r.throttled, r.clock_low_hz, r.clock_high_hz)), '') END AS noise,
        p.decode_p5 AS time_per_output_token_p5_ns, p.decode_p95 AS time_per_output_token_p95_ns,
-       p.decode_p99 AS time_per_output_token_p99_ns, g.per_token_ns AS time_per_cached_token_ns,
+       p.decode_p99 AS time_per_output_token_p99_ns, g.per_token * p.decode_ns AS time_per_cached_token_ns,
        r.perplexity, r.baseline_perplexity, r.kl_divergence, r.top1_agreement, r.quality_tokens,
        r.quality_baseline, r.quality_unknown, r.outputs_finite, r.variant_notes, r.sweep_id,
        r.peak_memory_source, r.process_peak_bytes, r.allocator_peak_bytes, r.allocator_reserved_bytes,
-       l.name AS run_name, l.tags, l.note
+       l.name AS run_name, l.tags, l.note,
+       CASE WHEN p.known > 0.9 THEN p.overhead - p.overhead_margin END AS overhead_low,
+       CASE WHEN p.known > 0.9 THEN p.overhead + p.overhead_margin END AS overhead_high,
+       CASE WHEN p.known > 0.9 THEN p.coverage - p.coverage_margin END AS coverage_low,
+       CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
+       p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN run_labels l ON l.run_id = r.run_id
@@ -119,4 +161,5 @@ LEFT JOIN devices d ON d.device_id = r.device_id
 LEFT JOIN models m ON m.model_id = r.model_id
 LEFT JOIN phases p ON p.run_id = r.run_id
 LEFT JOIN iterations i ON i.run_id = r.run_id
+LEFT JOIN lasting t ON t.run_id = r.run_id
 LEFT JOIN growth g ON g.run_id = r.run_id;

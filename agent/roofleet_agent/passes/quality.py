@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from roofleet_agent.devices.base import Device
 from roofleet_agent.engines.base import DTYPE_BYTES, Engine, Session
 from roofleet_agent.engines.checkpoints import load_config, load_tokenizer, published_dtype
 from roofleet_agent.errors import WorkloadRefused
+from roofleet_agent.passes.base import Found, Subject, of_run
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.variants import BASE, Variant
 from roofleet_agent.workload import ModelRequest, Workload
@@ -33,30 +33,28 @@ class Quality:
     tokens: int
 
 
-def quality_row(
-    engine: Engine,
-    request: ModelRequest,
-    session: Session,
-    device: Device,
-    workload: Workload,
-    progress: Any,
-) -> dict[str, Any]:
+def quality(subject: Subject) -> Iterator[Found]:
     """The quality columns of `runs`; where they are NULL, `quality_unknown` says why.
 
     The baseline is the unchanged model in the dtype its checkpoint was published in.
     """
+    yield of_run(**_columns(subject))
+
+
+def _columns(subject: Subject) -> dict[str, Any]:
+    request, session, workload = subject.request, subject.session, subject.workload
     if reason := _unknown(request, session, workload):
         return {"quality_unknown": reason}
     assert workload.quality_text is not None
     config = load_config(request)
     dtype = published_dtype(config)
-    room = device.info.memory_bytes
+    room = subject.device.info.memory_bytes
     needed = stored_bytes(session.module) + session.parameters * DTYPE_BYTES[dtype]
     if room is not None and needed > room:
         return {"quality_unknown": "the device has no room for the baseline beside the model"}
-    progress("quality", 0.98)
+    subject.progress("quality", 0.98)
     try:
-        found = _against_baseline(engine, request, session, torch.device(device.torch_name), workload, dtype)
+        found = _against_baseline(subject.engine, request, session, subject.torch_device, workload, dtype)
     except (WorkloadRefused, RuntimeError, MemoryError) as error:  # the run is measured, and worth keeping
         return {"quality_unknown": f"it could not be measured: {str(error).partition(chr(10))[0]}"}
     if found is None:

@@ -1,0 +1,216 @@
+"""The timing pass: bare steps and steps with layer times in turns, iteration after iteration.
+
+A timed step has a bare one right before or after it, so that a machine whose speed moves moves both. An
+iteration is some prefills on the same prompt, then the decode steps after the last of them (or some forwards
+of a model that does not generate); which kind begins changes with every iteration.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from roofleet_agent.conditions import Conditions
+from roofleet_agent.engines.base import Step
+from roofleet_agent.measuring.calibration import calibrate
+from roofleet_agent.measuring.certainty import Certainty
+from roofleet_agent.measuring.clocks import clock_for
+from roofleet_agent.measuring.layer_timer import LayerTimer
+from roofleet_agent.measuring.steps import Iteration, TimedStep, bare_step, collector_paused, timed_step
+from roofleet_agent.measuring.turns import Turns
+from roofleet_agent.passes.base import Found, Subject, of_run
+from roofleet_agent.workload import phases_of
+
+LEAST_ITERATIONS = 6
+"""Fewer give no interval of a ratio: see certainty.py."""
+MOST_ITERATIONS = 64
+"""More are not worth their rows."""
+NARROW_TIME = 0.03
+NARROW_PAIRS = 0.02
+"""Half widths of the 95 % intervals of a step's time and of timed over bare that are narrow enough."""
+_MOST_PAIRS = 8
+_SHORT_NS = 50e6
+"""Prefills are repeated as long as an iteration spends less than this, or a quarter of its time, on them, and
+more often where they are what is known least."""
+
+
+class Timing:
+    """The timing of one subject, an iteration at a time: models that are compared take turns with theirs."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.iterations = 0
+        self._clock = clock_for(subject.torch_device)
+        self._cost = calibrate(self._clock)
+        self._turns = Turns(
+            LayerTimer(subject.session.module, self._clock, subject.session.opaque), self._cost
+        )
+        self._phases = phases_of(subject.session.task, subject.session.new_tokens)
+        self._pairs = 1
+        self._certainty = Certainty()
+        self._conditions: Conditions | None = None
+
+    def warm_up(self) -> Iterator[Found]:
+        """Iterations that are marked and left out; they show how long steps take and who calls whom."""
+        shortest: dict[str, int] = {}
+        for number in range(self.subject.workload.warmup):
+            steps = self._steps(Iteration(number, True, self.subject.began_ns))
+            for step in steps:
+                phase = step.step.phase
+                shortest[phase] = min(shortest.get(phase, step.duration_ns), step.duration_ns)
+            yield from step_rows(steps)
+        self._settle(shortest)
+        on_cpu = self.subject.torch_device.type == "cpu"
+        # not before: the warm-up wakes clocks and compiles
+        self._conditions = Conditions(self.subject.device, torch.get_num_threads() if on_cpu else 1)
+
+    def iteration(self) -> Iterator[Found]:
+        """The next iteration."""
+        assert self._conditions is not None, "the warm-up comes first"
+        number = self.subject.workload.warmup + self.iterations
+        steps = self._steps(Iteration(number, False, self.subject.began_ns))
+        self.iterations += 1
+        self._certainty.take(steps)
+        self._conditions.look()
+        self._repeat_what_is_unsure()
+        yield from step_rows(steps)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the intervals are narrow enough by now."""
+        certainty = self._certainty
+        pairs = max(certainty.pair_margins().values(), default=0.0)
+        return certainty.time_margin() <= NARROW_TIME and pairs <= NARROW_PAIRS
+
+    def ended(self, by: str) -> Found:
+        """Columns of the run that are known when the iterations are over; `by` says what ended them."""
+        assert self._conditions is not None, "the warm-up comes first"
+        columns = self._conditions.row() | {"iterations": self.iterations, "iterations_ended_by": by}
+        if self._cost is not None:
+            columns |= {"timer_inside_ns": self._cost.inside_ns, "timer_outside_ns": self._cost.outside_ns}
+        return of_run(**columns)
+
+    def _settle(self, shortest: dict[str, int]) -> None:
+        decode_steps = max(self.subject.session.new_tokens - 1, 0)
+        once = shortest.get(self._phases[0])
+        if once:
+            room = max(0.25 * decode_steps * shortest.get("decode", 0), _SHORT_NS)
+            self._pairs = min(max(math.floor(room / (2 * once)), 1), _MOST_PAIRS)
+        iterations = self.subject.workload.iterations or LEAST_ITERATIONS
+        each = {"decode": decode_steps // 2}
+        self._turns.settle({phase: each.get(phase, self._pairs) * iterations for phase in self._phases})
+
+    def _repeat_what_is_unsure(self) -> None:
+        """One more pair of prefills in the next iteration where they are what is known least."""
+        margins = self._certainty.pair_margins()
+        mine = margins.get(self._phases[0], 0.0)
+        if mine > NARROW_PAIRS and mine >= max(margins.values()):
+            self._pairs = min(self._pairs + 1, _MOST_PAIRS)
+
+    def _steps(self, iteration: Iteration) -> list[TimedStep]:
+        done: list[TimedStep] = []
+        with collector_paused():
+            for step in self._sequence():
+                is_bare = (step.step_index + iteration.number) % 2 == 0
+                if is_bare:
+                    done.append(bare_step(step, self._clock, iteration))
+                else:
+                    done.append(timed_step(step, self._clock, iteration, self._turns))
+        return done
+
+    def _sequence(self) -> Iterator[Step]:
+        session, first = self.subject.session, self._phases[0]
+        repeats = 2 * self._pairs - 1
+        for index in range(repeats):
+            yield replace(session.single(first), step_index=index)
+        for step in session.iteration():
+            yield replace(step, step_index=repeats) if step.phase == first else step
+
+
+def timing(subject: Subject) -> Iterator[Found]:
+    """The pass of one run by itself."""
+    for _, found in in_turns([Timing(subject)]):
+        yield found
+
+
+def in_turns(timings: Sequence[Timing]) -> Iterator[tuple[int, Found]]:
+    """Warm-ups, then iterations of each in turns until all are narrow enough or the time is up; tells which
+    of them found what.
+
+    The workload of the first says how many iterations there are, or for how long at most.
+    """
+    subject = timings[0].subject
+    asked, budget_s = subject.workload.iterations, subject.workload.budget_s * len(timings)
+    subject.progress("warm-up", 0.15)
+    for number, one in enumerate(timings):
+        for found in one.warm_up():
+            yield number, found
+    began = time.perf_counter()
+    by = None
+    while by is None:
+        done, spent_s = timings[0].iterations, time.perf_counter() - began
+        share = done / asked if asked else max(spent_s / budget_s, done / MOST_ITERATIONS)
+        subject.progress("measuring", 0.15 + 0.7 * min(share, 1.0))
+        order = range(len(timings)) if done % 2 == 0 else range(len(timings) - 1, -1, -1)
+        for number in order:
+            for found in timings[number].iteration():
+                yield number, found
+        by = _ended_by(timings, asked, time.perf_counter() - began, budget_s)
+    for number, one in enumerate(timings):
+        yield number, one.ended(by)
+
+
+def _ended_by(timings: Sequence[Timing], asked: int | None, spent_s: float, budget_s: float) -> str | None:
+    done = timings[0].iterations
+    if asked is not None:
+        return "asked" if done >= asked else None
+    if done < LEAST_ITERATIONS:
+        return None
+    if all(one.is_narrow for one in timings):
+        return "interval"
+    if spent_s >= budget_s:
+        return "budget"
+    return "most" if done >= MOST_ITERATIONS else None
+
+
+def step_rows(steps: Sequence[TimedStep]) -> Iterator[Found]:
+    """The rows of `steps`, and of `spans` for those that have layer times."""
+    yield Found(
+        "steps",
+        [
+            {
+                "phase": s.step.phase,
+                "pass": s.kind,
+                "iteration": s.iteration,
+                "step_index": s.step.step_index,
+                "is_warmup": s.is_warmup,
+                "start_ns": s.start_ns,
+                "duration_ns": s.duration_ns,
+                "tokens": s.step.tokens,
+                "cache_tokens": s.step.cache_tokens,
+                "layer_group": s.layer_group,
+            }
+            for s in steps
+        ],
+    )
+    yield Found(
+        "spans",
+        [
+            {
+                "phase": s.step.phase,
+                "iteration": s.iteration,
+                "step_index": s.step.step_index,
+                "path": interval.path,
+                "start_ns": interval.start_ns,
+                "duration_ns": interval.duration_ns,
+                "self_ns": interval.self_ns,
+                "inner_calls": interval.inner_calls,
+            }
+            for s in steps
+            for interval in s.intervals
+        ],
+    )

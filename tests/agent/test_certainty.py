@@ -1,0 +1,117 @@
+"""Iterations go on until what they measure is known well enough, or the time for them is up."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support import TINY_BERT, TINY_WORKLOAD, ListSink, request
+
+from roofleet_agent import profiling
+from roofleet_agent.devices.cpu import CpuDevice
+from roofleet_agent.engines.base import Step
+from roofleet_agent.measuring.certainty import Certainty, mean_margin, median_margin
+from roofleet_agent.measuring.steps import Kind, TimedStep
+from roofleet_agent.passes import timing
+
+
+def steps(ratio: float, noise: float, seed: int, pairs: int = 8) -> list[TimedStep]:
+    """An iteration of decode steps, bare and timed in turns, on a machine whose speed is anybody's guess."""
+    some = random.Random(seed)
+    speed = some.uniform(0.5, 2)
+    made = []
+    for index in range(2 * pairs):
+        kind: Kind = "timed" if (index + seed) % 2 else "bare"
+        slow = math.exp(some.gauss(0, noise)) * (ratio if kind == "timed" else 1)
+        step = Step("decode", index, 1, index, lambda: None)
+        made.append(TimedStep(step, kind, seed, False, 0, round(1e7 * speed * slow)))
+    return made
+
+
+def test_a_mean_of_three_is_as_sure_as_students_table_says() -> None:
+    """The logarithms 0, 1 and 2: 4.303 x 1 / sqrt(3) = 2.484; two tell nothing."""
+    assert mean_margin([0.0, 1.0, 2.0]) == pytest.approx(4.303 / math.sqrt(3), rel=0.04)
+    assert mean_margin([0.0, 1.0]) == math.inf
+
+
+def test_a_median_of_a_hundred_lies_between_its_40th_and_60th() -> None:
+    """Ranks 0.5 -+ 0.98 / sqrt(100) of 0 to 99: half of 19.4 ranks; of five values no interval has 95 %."""
+    assert median_margin([float(n) for n in range(100)], 100) == pytest.approx(9.7, abs=0.05)
+    assert median_margin([0.0] * 5, 5) == math.inf
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.9, 1.2), st.integers(0, 1000))
+def test_what_pairs_say_does_not_move_with_the_machine(ratio: float, seed: int) -> None:
+    """Iterations of which each runs at another speed have narrow pairs, and a wide interval of the time."""
+    certainty = Certainty()
+    for number in range(8):
+        certainty.take(steps(ratio, 0.01, seed + number))
+    assert certainty.pair_margins()["decode"] < 0.02
+    assert certainty.time_margin() > 0.03
+
+
+def test_a_phase_without_pairs_holds_nothing_up() -> None:
+    """A single decode step an iteration has none beside it."""
+    certainty = Certainty()
+    certainty.take(steps(1.0, 0.0, 0)[:1])
+    assert certainty.pair_margins() == {}
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, dict[str, object]]:
+    """The row of a run of a tiny model by what its iterations are ended by."""
+    found = {}
+    workload = replace(TINY_WORKLOAD, prompt_tokens=4, new_tokens=0)
+    with pytest.MonkeyPatch.context() as patch:
+        for by, changes, narrow in (
+            ("asked", {"iterations": 3}, 0.0),
+            ("interval", {"iterations": None}, math.inf),
+            ("budget", {"iterations": None, "budget_s": 1e-6}, 0.0),
+            ("most", {"iterations": None, "budget_s": 1e6}, 0.0),
+        ):
+            patch.setattr(timing, "NARROW_TIME", narrow)
+            patch.setattr(timing, "NARROW_PAIRS", narrow)
+            sink = ListSink()
+            model = request(TINY_BERT, task="encode")
+            profiling.profile(model, CpuDevice(), "fp32", replace(workload, **changes), sink)  # type: ignore[arg-type]
+            found[by] = sink.rows("runs")[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("by", "iterations"),
+    [("asked", 3), ("interval", timing.LEAST_ITERATIONS), ("budget", timing.LEAST_ITERATIONS),
+     ("most", timing.MOST_ITERATIONS)],
+)  # fmt: skip
+def test_iterations_end_when_they_are_asked_to_or_know_enough(
+    runs: dict[str, dict[str, object]], by: str, iterations: int
+) -> None:
+    """As many as asked; else until the intervals are narrow, the budget is spent, or there are very many."""
+    assert (runs[by]["iterations_ended_by"], runs[by]["iterations"]) == (by, iterations)
+
+
+def test_models_in_turns_have_as_many_iterations_each_side_by_side() -> None:
+    """Runs that take turns share an id; their iterations follow one another, either one first in turns."""
+    sink = ListSink()
+    plan = profiling.Plan(request(TINY_BERT, task="encode"), CpuDevice(), "fp32",
+                          replace(TINY_WORKLOAD, new_tokens=0, iterations=4), {})  # fmt: skip
+    ids = profiling.profile_in_turns([plan, plan], sink)
+    assert len(set(ids)) == 2
+    rows = {row["run_id"]: row for row in sink.rows("runs")}
+    assert {row["turns_id"] for row in rows.values()} == {ids[0]}
+    assert {row["status"] for row in rows.values()} == {"done"}
+    offsets = {run_id: rows[run_id]["started_at"].timestamp() for run_id in ids}
+    middles: dict[tuple[int, str], list[float]] = {}
+    for step in sink.rows("steps"):
+        if not step["is_warmup"]:
+            at = offsets[step["run_id"]] + step["start_ns"] / 1e9
+            middles.setdefault((step["iteration"], step["run_id"]), []).append(at)
+    order = sorted(middles, key=lambda key: fmean(middles[key]))
+    assert [number for number, _ in order] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert [run_id for _, run_id in order] == [*ids, *reversed(ids), *ids, *reversed(ids)]
