@@ -46,7 +46,7 @@ def err() -> Console:
     """Standard error, for progress and messages."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def table(

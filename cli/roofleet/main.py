@@ -17,7 +17,6 @@ app = typer.Typer(
     name="roofleet",
     help="See where every layer of a language model spends its time, on every machine a team owns.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -222,7 +222,8 @@ def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
         return ModelRefused(f"{folder} could not be loaded: {first}")
     if request.config is not None and request.weights == "random":
         return ModelRefused(f"{request.name} cannot be built from its configuration: {first}")
-    where = "the hub is switched off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else first
+    off = os.environ.get("HF_HUB_OFFLINE") == "1"
+    where = "the hub is not asked (--offline, or it is away)" if off else first
     return ModelNotFound(
         f"{_checkpoint_name(request)!r} could not be loaded from the hub or its cache: {where}. "
         "Check the name and the network, or use --weights random with a catalogue model"

@@ -41,3 +41,14 @@ def outputs_of(query: Query, run_id: str) -> list[dict[str, Any]]:
         (run_id,),
     ).to_pylist()
     return rows
+
+
+def latest_names(query: Query, most: int = 30) -> list[tuple[str, str]]:
+    """What the latest runs can be called, ids and names, each with what the run is in a few words."""
+    rows = query(
+        "SELECT run_id, l.name, concat_ws(' ', m.name, r.dtype, r.variant) AS what FROM runs r "
+        "LEFT JOIN models m USING (model_id) LEFT JOIN run_labels l USING (run_id) "
+        "ORDER BY started_at DESC, run_id LIMIT ?",
+        (most,),
+    ).to_pylist()
+    return [(name, row["what"]) for row in rows for name in (row["name"], row["run_id"]) if name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofleet import console
-from roofleet.commands import options
+from roofleet.commands import completion, options
 from roofleet.errors import UserError, needs
 from roofleet.reports.analysis import print_analysis
 
@@ -28,6 +28,7 @@ def analyze(
             metavar="NAME",
             help="Catalogue hardware, or all; may be given again. See `roofleet hardware`.",
             show_default=False,
+            autocompletion=completion.hardware,
         ),
     ] = None,
     dtype: Annotated[
@@ -49,12 +50,14 @@ def analyze(
             show_default=False,
         ),
     ] = None,
+    offline: options.Offline = False,
     json_output: options.Json = False,
 ) -> None:
     """Count a model's FLOPs, bytes and memory, say what it fits on, and bound its time on hardware.
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
+    from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
@@ -72,6 +75,8 @@ def analyze(
         attention=attention,
         variant=parse(variant),
     )
+    with suggesting(request):
+        settle_hub(request, offline=offline, tokenizer=prompt is not None)
     needs("agent", "torch")
     from roofleet.analyzing.analysis import analyze as analyze_model
 

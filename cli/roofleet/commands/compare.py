@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from roofleet import console
-from roofleet.commands import options
+from roofleet.commands import completion, options
 from roofleet.errors import UserError
 
 
@@ -20,6 +20,7 @@ def compare(
             help="Two runs or more: ids, their beginnings, latest, or latest~1 for the one before. The first "
             "is the baseline.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ],
     server: options.Server = None,

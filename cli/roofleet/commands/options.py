@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from roofleet.commands import completion
 from roofleet.errors import UserError
 
 
@@ -41,6 +42,7 @@ Model = Annotated[
         help="A catalogue name (see `roofleet models`), a hub name owner/name, a local folder, or "
         "package.module:factory, or file.py:factory.",
         show_default=False,
+        autocompletion=completion.models,
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences in the batch.")]
@@ -70,6 +72,9 @@ Weights = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Ask no hub: use what its cache holds, and fail at once without.")
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -84,9 +89,15 @@ Server = Annotated[
     typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),
 ]
 _RUN = "Its id, the beginning of one, its name, latest, or latest~1 for the one before."
-Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN)]
-RunNeeded = Annotated[str, typer.Argument(metavar="RUN", help=_RUN, show_default=False)]
-SeveralRuns = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUN, show_default=False)]
+Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN, autocompletion=completion.runs)]
+RunNeeded = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help=_RUN, show_default=False, autocompletion=completion.runs),
+]
+SeveralRuns = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help=_RUN, show_default=False, autocompletion=completion.runs),
+]
 VariantOption = Annotated[
     str,
     typer.Option(
@@ -94,6 +105,7 @@ VariantOption = Annotated[
         metavar="NAME[+NAME]",
         help="int8-dynamic, int8-weight-only, int4-weight-only, pruned-50, pruned-structured-50 (any share), "
         "compile, compile-blocks, static-cache; joined with +.",
+        autocompletion=completion.variants,
     ),
 ]
 Attention = Annotated[

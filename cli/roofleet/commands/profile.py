@@ -51,6 +51,7 @@ def profile(
         list[str] | None,
         typer.Option("--tag", help="A word to find the run by; may be given again.", show_default=False),
     ] = None,
+    offline: options.Offline = False,
     json_output: options.Json = False,
 ) -> None:
     """Run a model, time its layers, and store what was measured.
@@ -61,7 +62,8 @@ def profile(
     check_destination(collector, data)
     called = None if name is None else options.label(name, "name")
     tags = [options.label(word, "tag") for word in tag or ()]
-    from roofleet.naming.models import resolve
+    from roofleet.naming.hub import settle_hub
+    from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
 
@@ -80,6 +82,8 @@ def profile(
         budget_s=budget,
         quality_text=options.text_of(quality_text),
     )
+    with suggesting(request):
+        settle_hub(request, offline=offline, tokenizer=prompt is not None or quality_text is not None)
     if quality_text is not None and request.weights == "random":
         console.err().print(
             "warning: the weights are random, and what they predict means nothing: no quality will be known"

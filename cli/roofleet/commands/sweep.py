@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofleet import console
-from roofleet.commands import options
+from roofleet.commands import completion, options
 from roofleet.commands.analyze import chosen_hardware
 from roofleet.commands.grid import numbers, settings, texts
 from roofleet.commands.signals import terminating_interrupts
@@ -32,7 +32,10 @@ def sweep(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="As for `roofleet profile`; not with --resume.", show_default=False
+            metavar="MODEL",
+            help="As for `roofleet profile`; not with --resume.",
+            show_default=False,
+            autocompletion=completion.models,
         ),
     ] = None,
     batch_size: Annotated[
@@ -85,6 +88,7 @@ def sweep(
             metavar="NAME",
             help="Add the time no step can beat on this catalogue hardware; may be given again.",
             show_default=False,
+            autocompletion=completion.hardware,
         ),
     ] = None,
     collector: Annotated[
@@ -121,6 +125,7 @@ def sweep(
             "--chart", metavar="FILE.html", help="Draw the results into this file.", show_default=False
         ),
     ] = None,
+    offline: options.Offline = False,
     json_output: options.Json = False,
 ) -> None:
     """Run or analyse a model at every point of a grid, and tell what each option does to time and memory.
@@ -156,9 +161,9 @@ def sweep(
 
         if resume is not None:
             begun = sweeping.known_sweep(runs, resume)
-            request, place = _again(runs, begun)
+            request, place = _again(runs, begun, offline)
         else:
-            request, place, axes = _plan(str(model), device, weights, asked)
+            request, place, axes = _plan(str(model), device, weights, asked, offline)
             found = None if fresh else sweeping.unfinished(runs, request.name, axes, place)
             begun = found or sweeping.Sweep(request.name, axes)
             if found is None and len(begun.points) > MANY and not yes:
@@ -171,11 +176,16 @@ def sweep(
 
 
 def _plan(
-    model: str, device: str, weights: options.WeightsChoice | None, asked: dict[str, list[Any]]
+    model: str,
+    device: str,
+    weights: options.WeightsChoice | None,
+    asked: dict[str, list[Any]],
+    offline: bool,
 ) -> tuple[ModelRequest, Device, dict[str, list[Any]]]:
     """The model, where it runs, and the axes of the sweep that was asked for."""
     from roofleet.analyzing.counting import Nowhere
     from roofleet.naming.architecture import check_settings
+    from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.engines.checkpoints import load_config, published_dtype, task_of
     from roofleet_agent.registry import find_device
@@ -189,6 +199,8 @@ def _plan(
     request = resolve(model, "random" if changed else weights.value if weights else None)
     if request.origin == "module":
         raise UserError(f"{model} brings its own inputs, so nothing can be swept: profile it as it is")
+    with suggesting(request):
+        settle_hub(request, offline=offline)
     place: Device = Nowhere() if analyze else find_device(device)
     with suggesting(request):
         config = load_config(request)
@@ -207,15 +219,18 @@ def _plan(
     return request, place, axes
 
 
-def _again(runs: Runs, begun: Sweep) -> tuple[ModelRequest, Device]:
+def _again(runs: Runs, begun: Sweep, offline: bool) -> tuple[ModelRequest, Device]:
     """The model and the device of a sweep that was begun; UserError if this is another machine."""
     from roofleet.analyzing.counting import Nowhere
-    from roofleet.naming.models import resolve
+    from roofleet.naming.hub import settle_hub
+    from roofleet.naming.models import resolve, suggesting
     from roofleet.running.sweeping import devices_of
     from roofleet_agent.inventory import device_id
     from roofleet_agent.registry import find_device
 
     request = resolve(begun.axes.get("folder", [begun.model])[0], begun.axes["weights"][0])
+    with suggesting(request):
+        settle_hub(request, offline=offline)
     place: Device = Nowhere() if begun.axes["analyze"][0] else find_device(begun.axes["device"][0])
     elsewhere = devices_of(runs, begun) - {device_id(place)}
     if elsewhere and not begun.axes["analyze"][0]:
