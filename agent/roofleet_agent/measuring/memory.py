@@ -8,7 +8,7 @@ allocator.py.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from roofleet_agent.calling import Call, around
 from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
+from roofleet_agent.tracing.tape import Event, followers
 
 
 @dataclass
@@ -78,11 +79,24 @@ class MemoryTracker(TorchDispatchMode):
         self._made_bytes = 0
         self._open: list[LayerMemory] = []
         self.layers: list[LayerMemory] = []
+        self._tape: list[Event] | None = None
+        self._paused = False
+
+    def __enter__(self) -> MemoryTracker:
+        followers.append(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        followers.remove(self)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if self._paused:
+            return result
         for tensor in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(tensor, torch.Tensor):
                 for plain in plain_tensors(tensor):
@@ -94,14 +108,42 @@ class MemoryTracker(TorchDispatchMode):
         address = storage._cdata
         if address in self._alive or address in self._ignored:
             return
-        if _was_there(tensor, func, args):  # its address may be given anew one day
-            self._ignored.add(address)
-            self._watching[address] = weakref.ref(storage, self._gone(address))
-            return
-        size = storage.nbytes()
+        known = _was_there(tensor, func, args)
+        if known is None:
+            self._happen(Event("made", (address,), rest=(storage.nbytes(), func), begins="made"))
+        else:  # its address may be given anew one day
+            self._happen(Event("ignored", (address,), begins="made" if known == "moved" else "met"))
+        self.adopt(storage)
+
+    def _happen(self, event: Event) -> None:
+        if self._tape is not None:
+            self._tape.append(event)
+        self.happened(event)
+
+    def happened(self, event: Event) -> None:
+        """See Follower.happened."""
+        match event:
+            case Event("made", (address,), rest=(size, func)):
+                self._made(address, size, func)
+            case Event("ignored", (address,)):
+                self._ignored.add(address)
+            case Event("gone", (address,)):
+                self._watching.pop(address, None)
+                self._ignored.discard(address)
+                number = self._alive.pop(address, None)
+                self.live_bytes -= 0 if number is None else self._sizes[number]
+            case Event("began", path=str(path)):
+                # until it ends, all made is what was made before
+                self._open.append(LayerMemory(path, self.live_bytes, 0, self.live_bytes, self._made_bytes))
+            case Event("ended"):
+                layer = self._open.pop()
+                layer.exit_bytes = self.live_bytes
+                layer.allocated_bytes = self._made_bytes - layer.allocated_bytes
+                self.layers.append(layer)
+
+    def _made(self, address: int, size: int, func: Any) -> None:
         self._alive[address] = len(self._sizes)
         self._sizes.append(size)
-        self._watching[address] = weakref.ref(storage, self._gone(address))
         self.live_bytes += size
         self._made_bytes += size
         if self.live_bytes > self.peak_bytes:
@@ -109,14 +151,36 @@ class MemoryTracker(TorchDispatchMode):
         for layer in self._open:
             layer.peak_bytes = max(layer.peak_bytes, self.live_bytes)
 
-    def _gone(self, address: int) -> Callable[[Any], None]:
-        def forget(_: Any) -> None:
-            self._watching.pop(address, None)
-            self._ignored.discard(address)
-            number = self._alive.pop(address, None)
-            self.live_bytes -= 0 if number is None else self._sizes[number]
+    def adopt(self, storage: torch.UntypedStorage) -> None:
+        """See Follower.adopt."""
+        address = storage._cdata
+        self._watching[address] = weakref.ref(
+            storage, lambda _: self._happen(Event("gone", (address,), ends=True))
+        )
 
-        return forget
+    def begin_tape(self, given: Container[int]) -> None:
+        """See Follower.begin_tape."""
+        self._tape = []
+
+    def end_tape(self) -> tuple[list[Event], set[int]]:
+        """See Follower.end_tape."""
+        tape, self._tape = self._tape or [], None
+        alive: set[int] = set()
+        for event in tape:
+            if event.begins == "made":
+                alive.add(event.storages[0])
+            elif event.ends:
+                alive.discard(event.storages[0])
+        return tape, alive
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """See Follower.paused."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     def _note_peak(self, func: Any) -> None:
         self.peak_bytes = self.live_bytes
@@ -153,29 +217,24 @@ class MemoryTracker(TorchDispatchMode):
     def _noting(self, path: str) -> Callable[[Call], Call]:
         def noting(call: Call) -> Call:
             def noted(*args: Any, **kwargs: Any) -> Any:
-                entry = LayerMemory(path, self.live_bytes, peak_bytes=self.live_bytes)
-                made_before = self._made_bytes
-                self._open.append(entry)
+                self._happen(Event("began", path=path))
                 try:
                     return call(*args, **kwargs)
                 finally:
-                    self._open.pop()
-                    entry.exit_bytes = self.live_bytes
-                    entry.allocated_bytes = self._made_bytes - made_before
-                    self.layers.append(entry)
+                    self._happen(Event("ended"))
 
             return noted
 
         return noting
 
 
-def _was_there(tensor: torch.Tensor, func: Any, args: Sequence[Any]) -> bool:
-    """Whether an op only gave another view of a tensor made before, such as the prompt; on `meta` also
-    whether it moved a number there from the host, where a run on the CPU has it in place."""
+def _was_there(tensor: torch.Tensor, func: Any, args: Sequence[Any]) -> str | None:
+    """Whether an op only gave another view of a tensor made before, such as the prompt (`view`); on `meta`
+    also whether it moved a number there from the host, where a run on the CPU has it in place (`moved`)."""
     first = args[0] if args else None
     address = tensor.untyped_storage()._cdata
     given = (plain for a in args if isinstance(a, torch.Tensor) for plain in plain_tensors(a))
     if any(plain.untyped_storage()._cdata == address for plain in given):
-        return True
+        return "view"
     moved = isinstance(first, torch.Tensor) and first.dim() == tensor.dim() == 0 and tensor.is_meta
-    return moved and op_name(func) == "aten.to"
+    return "moved" if moved and op_name(func) == "aten.to" else None

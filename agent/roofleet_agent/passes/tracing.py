@@ -14,6 +14,7 @@ from roofleet_agent.errors import AgentError, ModelRefused
 from roofleet_agent.passes.base import Found, of_run
 from roofleet_agent.storage import stored_bytes
 from roofleet_agent.tracing import TracedOp, TraceResult, trace
+from roofleet_agent.tracing.alike import alike_run_once, folded
 from roofleet_agent.workload import ModelRequest, Workload, phases_of
 
 StatedCost = Callable[[TracedOp], str | None]
@@ -42,19 +43,20 @@ def trace_phases(engine: Engine, request: ModelRequest, dtype: str, workload: Wo
 
     def traced(device: str) -> Traced:
         session = engine.load(request, torch.device(device), dtype, workload)
-        phases = {
-            phase: trace(
-                session.module,
-                session.single(phase).call,
-                cache=session.cache,
-                experts_per_token=session.experts_per_token,
-            )
-            for phase in phases_of(session.task, session.new_tokens)
-        }
+        with alike_run_once(session.module):
+            phases = {
+                phase: trace(
+                    session.module,
+                    session.single(phase).call,
+                    cache=session.cache,
+                    experts_per_token=session.experts_per_token,
+                )
+                for phase in phases_of(session.task, session.new_tokens)
+            }
         return Traced(session, phases, stored_bytes(session.module))
 
     try:
-        return traced("meta")
+        return folded(lambda: traced("meta"))
     except (AgentError, MemoryError):
         raise
     except Exception as error:

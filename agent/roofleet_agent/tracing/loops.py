@@ -45,12 +45,15 @@ def cut_scans_short(model: nn.Module) -> None:
     The code is the layer's own, and so are all its ops but those of the rounds left out: only `range` and
     `torch.stack` mean something else to the function that scans. No class and no module is changed.
     """
+    made: dict[Any, Any] = {}  # layers of one class share what they do
     for module in model.modules():
         forward: Any = inspect.unwrap(type(module).forward)
         for name in _SCANS:
             if isinstance(forward, FunctionType) and name in forward.__code__.co_names:
-                scan = _short(inspect.unwrap(forward.__globals__[name]))
-                module.forward = MethodType(_with_globals(forward, {name: scan}), module)
+                if forward not in made:
+                    scan = _short(inspect.unwrap(forward.__globals__[name]))
+                    made[forward] = _with_globals(forward, {name: scan})
+                module.forward = MethodType(made[forward], module)
 
 
 def _short(scan: Any) -> Callable[..., Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -24,13 +23,13 @@ from roofleet_agent.tracing.operands import (
     tensors_in,
 )
 from roofleet_agent.tracing.records import Edge, TracedOp, TracedTensor, TraceResult
+from roofleet_agent.tracing.tape import Event, followers
 
 _PICKS = frozenset({"aten.index", "aten.index_select"})
 """How experts that run as a batched product fetch their weights."""
 
 
-@dataclass(frozen=True)
-class _Operand:
+class _Operand(NamedTuple):
     """A tensor as seen, classified only after the step: what it is depends on where its storage ends."""
 
     shape: tuple[int, ...]
@@ -39,14 +38,14 @@ class _Operand:
     storage: int
 
 
-@dataclass
-class _Seen:
-    path: str
+class _Ran(NamedTuple):
+    """What an op was: the shape, dtype and bytes of each operand, without their storages."""
+
     op: str
-    inputs: list[_Operand]
-    outputs: list[_Operand]
+    inputs: tuple[tuple[Any, ...], ...]
+    outputs: tuple[tuple[Any, ...], ...]
     is_view: bool
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any]
 
 
 class Recorder(TorchDispatchMode):
@@ -59,7 +58,7 @@ class Recorder(TorchDispatchMode):
         self._experts_per_token = experts_per_token
         self.path_stack: list[str] = [""]
         self._paused = False
-        self._seen: list[_Seen] = []
+        self._seen: list[Event] = []
         self._roles: dict[int, str] = {}
         self._producer: dict[int, str] = {}
         self._flows: dict[tuple[str, str], dict[int, int]] = {}
@@ -68,36 +67,40 @@ class Recorder(TorchDispatchMode):
         self._skipped: list[Skipped] = []
         # Storages are told apart by address: while they are kept here no address is used twice.
         self._alive: list[Any] = []
+        self._tape: list[Event] | None = None
+        self._taped: tuple[int, Container[int]] = (0, ())
 
     def mark(self, tensors: Iterable[torch.Tensor], role: str) -> None:
         """Says what the storages of these tensors are; the first word about a storage counts."""
         for tensor in tensors:
             for plain in plain_tensors(tensor):
-                self._roles.setdefault(self._storage(plain), role)
+                self._happen(Event("is", (self._storage(plain),), rest=role, begins="met"))
 
     def __enter__(self) -> Recorder:
         listeners.append(self)
+        followers.append(self)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        followers.remove(self)
         listeners.remove(self)
 
     def standing_for_others(self) -> None:
         """See loops.Listener."""
-        self._round_began = len(self._seen)
+        self._happen(Event("round"))
 
     def skipped(self, rounds: int) -> None:
         """See loops.Listener."""
-        self._skipped.append(Skipped(self._round_began, len(self._seen), rounds))
+        self._happen(Event("skipped", rest=rounds))
 
     def stacked(self, like: torch.Tensor, count: int, call: Callable[[], Any], attributes: Any) -> Any:
         """See loops.Listener."""
-        with self._pause():
+        with self.paused():
             result = call()
         one = self._operand(like)
-        many = replace(one, shape=(count, *one.shape), bytes=count * one.bytes)
+        many = one._replace(shape=(count, *one.shape), bytes=count * one.bytes)
         self._add("aten.stack", [many], [self._operand(result)], False, attributes)
         return result
 
@@ -112,14 +115,15 @@ class Recorder(TorchDispatchMode):
 
     def whole(self, name: str, call: Callable[[], Any], operands: Iterable[torch.Tensor]) -> Any:
         """Runs `call` and notes it as one op of that name on these operands, without the ops inside it."""
-        with self._pause():
+        with self.paused():
             result = call()
         inputs = [self._operand(t) for t in operands]
         self._add(name, inputs, [self._operand(t) for t in tensors_in(result)], False, {})
         return result
 
     @contextmanager
-    def _pause(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
+        """See Follower.paused."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -143,7 +147,7 @@ class Recorder(TorchDispatchMode):
         if name == "aten.to" and _only_moves_a_number(inputs, outputs):
             # A number made on the host for the device: on the CPU nothing happens at all.
             is_view = True
-            self._same[outputs[0].storage] = inputs[0].storage
+            self._happen(Event("same", (outputs[0].storage, inputs[0].storage), begins="met"))
         attributes = plain_arguments(func, args, kwargs)
         if self._experts_per_token is not None and (
             name == "aten._grouped_mm" or (name in _PICKS and self._roles.get(inputs[0].storage) == "weight")
@@ -159,39 +163,83 @@ class Recorder(TorchDispatchMode):
         is_view: bool,
         attributes: dict[str, Any],
     ) -> None:
-        path = self.path_stack[-1]
-        for operand in inputs:
-            self._producer.setdefault(operand.storage, "")
-        if not is_view:  # a view reads nothing: whoever computes with it does
-            self._flow(inputs, path)
-            for operand in outputs:
-                self._producer[operand.storage] = path
-        self._seen.append(_Seen(path, name, inputs, outputs, is_view, attributes))
+        storages = tuple(operand.storage for operand in (*inputs, *outputs))
+        read, given = (tuple(operand[:3] for operand in operands) for operands in (inputs, outputs))
+        ran = _Ran(name, read, given, is_view, attributes)
+        self._happen(Event("ran", storages, self.path_stack[-1], ran))
+
+    def _happen(self, event: Event) -> None:
+        if self._tape is not None:
+            self._tape.append(event)
+        self.happened(event)
+
+    def happened(self, event: Event) -> None:
+        """See Follower.happened."""
+        match event:
+            case Event("ran", storages, str(path), _Ran(_, inputs, _, is_view)):
+                self._seen.append(event)
+                read, written = storages[: len(inputs)], storages[len(inputs) :]
+                for storage in read:
+                    self._producer.setdefault(storage, "")
+                if not is_view:  # a view reads nothing: whoever computes with it does
+                    self._flow(zip(read, (size for _, _, size in inputs), strict=True), path)
+                    for storage in written:
+                        self._producer[storage] = path
+            case Event("is", (storage,), rest=role):
+                self._roles.setdefault(storage, role)
+            case Event("same", (storage, other)):
+                self._same[storage] = other
+            case Event("round"):
+                self._round_began = len(self._seen)
+            case Event("skipped", rest=rounds):
+                self._skipped.append(Skipped(self._round_began, len(self._seen), rounds))
+
+    def begin_tape(self, given: Container[int]) -> None:
+        """See Follower.begin_tape."""
+        self._tape, self._taped = [], (len(self._alive), given)
+
+    def end_tape(self) -> tuple[list[Event], set[int]]:
+        """See Follower.end_tape."""
+        tape, self._tape = self._tape or [], None
+        first, given = self._taped
+        # one use is ours: see _alive
+        held = {s._cdata for s in self._alive[first:] if torch._C._storage_Use_Count(s._cdata) > 1}
+        return tape, {address for address in held if address not in given}
+
+    def adopt(self, storage: torch.UntypedStorage) -> None:
+        """See Follower.adopt."""
+        self._alive.append(storage)
 
     def leaves_the_model(self, output: Any) -> None:
         """What the model gives back flows to the model itself."""
-        self._flow([self._operand(tensor) for tensor in tensors_in(output)], "")
+        operands = [self._operand(tensor) for tensor in tensors_in(output)]
+        self._flow([(operand.storage, operand.bytes) for operand in operands], "")
 
-    def _flow(self, operands: Sequence[_Operand], target: str) -> None:
-        for operand in operands:
-            source = self._producer.get(operand.storage, "")
+    def _flow(self, operands: Iterable[tuple[int, int]], target: str) -> None:
+        """Storages, with how many of their bytes, flow to a layer."""
+        for storage, size in operands:
+            source = self._producer.get(storage, "")
             if source != target:
                 flow = self._flows.setdefault((source, target), {})
-                flow[operand.storage] = max(flow.get(operand.storage, 0), operand.bytes)
+                flow[storage] = max(flow.get(storage, 0), size)
 
     def result(self) -> TraceResult:
         """What was noted, loops folded."""
-        ops = [
-            TracedOp(
-                seen.path,
-                seen.op,
-                tuple(self._classified(o) for o in seen.inputs),
-                tuple(self._classified(o) for o in seen.outputs),
-                seen.is_view,
-                seen.attributes,
-            )
-            for seen in self._seen
-        ]
+        known: dict[Any, tuple[TracedTensor, ...]] = {}
+
+        def classified(operands: Sequence[tuple[Any, ...]], storages: Iterable[int]) -> Any:
+            roles = tuple(self._roles.get(storage, "activation") for storage in storages)
+            key = operands, roles  # blocks that are alike have the same many times
+            if key not in known:
+                told = zip(operands, roles, strict=True)
+                known[key] = tuple(TracedTensor(shape, dtype, role, n) for (shape, dtype, n), role in told)
+            return known[key]
+
+        ops = []
+        for _, storages, path, ran, *_ in self._seen:
+            inputs = classified(ran.inputs, storages[: len(ran.inputs)])
+            outputs = classified(ran.outputs, storages[len(ran.inputs) :])
+            ops.append(TracedOp(path or "", ran.op, inputs, outputs, ran.is_view, ran.attributes))
         edges = []
         for (source, target), flow in self._flows.items():
             sizes = [size for storage, size in flow.items() if self._roles.get(storage) != "weight"]
@@ -199,12 +247,8 @@ class Recorder(TorchDispatchMode):
                 edges.append(Edge(source, target, len(sizes), sum(sizes)))
         return TraceResult(fold(ops, self._skipped), edges)
 
-    def _classified(self, operand: _Operand) -> TracedTensor:
-        role = self._roles.get(operand.storage, "activation")
-        return TracedTensor(operand.shape, operand.dtype, role, operand.bytes)
-
     def _packed(self, args: Sequence[Any]) -> list[_Operand]:
-        with self._pause():
+        with self.paused():
             weights = packed_weights(args)
             self.mark(weights, "weight")
             return [self._operand(weight) for weight in weights]
@@ -218,6 +262,7 @@ class Recorder(TorchDispatchMode):
         address: int = storage._cdata
         if address not in self._roles and address not in self._producer:
             self._alive.append(storage)
+            self._happen(Event("met", (address,), begins="met"))
         return self._same.get(address, address)
 
 

@@ -13,6 +13,7 @@ from roofleet_agent.engines.base import Session, Step
 from roofleet_agent.engines.checkpoints import load_config
 from roofleet_agent.measuring.step_memory import MemoryFound, PhaseMemory, memory_of
 from roofleet_agent.registry import find_engine
+from roofleet_agent.tracing.alike import alike_run_once, folded
 from roofleet_agent.workload import ModelRequest, Workload, phases_of
 from roofleet_analysis.memory import largest
 
@@ -100,8 +101,11 @@ class Memory:
 
     def _follow(self, workload: Workload, phase: str, index: int) -> tuple[MemoryFound, bool]:
         """The memory of one step, and whether the cache then holds on to more than it shows."""
+        return folded(lambda: self._followed(workload, phase, index))
+
+    def _followed(self, workload: Workload, phase: str, index: int) -> tuple[MemoryFound, bool]:
         session = self._engine.load(self._request, self._device, self._dtype, workload)
-        with _Counted(self.most_ops):
+        with _Counted(self.most_ops), alike_run_once(session.module):
             found = memory_of(session, _steps(session, phase, index))
         holds_more = any(t.untyped_storage().nbytes() > t.numel() * t.element_size() for t in session.cache())
         session.close()
