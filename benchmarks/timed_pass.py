@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from roofleet_agent.measuring.passes import Iteration, timed_steps
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +22,7 @@ from roofleet.naming.models import resolve
 from roofleet_agent.measuring.calibration import TimerCost, calibrate
 from roofleet_agent.measuring.clocks import HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
+from roofleet_agent.measuring.steps import Iteration, timed_step
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.registry import find_engine
 from roofleet_agent.workload import Workload
@@ -54,13 +54,14 @@ def _measure(model: str, workload: Workload, phases: tuple[str, ...]) -> list[Fi
     assert cost is not None
     turns = Turns(LayerTimer(session.module, clock), cost)
     for number in range(2):
-        list(timed_steps(session, clock, Iteration("timed", number, True), 0, turns))
+        for step in session.iteration():
+            timed_step(step, clock, Iteration(number, True), turns)
     rounds, steps = workload.iterations, max(workload.new_tokens - 1, 0)
     turns.settle({"decode": steps * rounds, "prefill": rounds, "forward": rounds})
     found: dict[str, _Found] = {phase: _Found() for phase in phases}
     for phase in phases:
-        for number in range(rounds):
-            found[phase].take(_series(session, phase, number, turns, cost))
+        for _ in range(rounds):
+            found[phase].take(_series(session, phase, turns, cost))
     peers = _peers(session, model)
     figures = []
     for phase in phases:
@@ -108,7 +109,7 @@ class _Found:
                 self.explained.setdefault(call.group, []).append(call.own / alone)
 
 
-def _series(session: Any, phase: str, number: int, turns: Turns, cost: TimerCost) -> list[_Call]:
+def _series(session: Any, phase: str, turns: Turns, cost: TimerCost) -> list[_Call]:
     """Steps of a phase that are bare and timed in turns: the decode steps of an iteration, or prefills.
 
     A timed step has a bare one on either side within a second or so; iterations, which a run pairs, are
@@ -125,7 +126,7 @@ def _series(session: Any, phase: str, number: int, turns: Turns, cost: TimerCost
             step.call()
             calls.append(_Call(time.perf_counter_ns() - begin))
             continue
-        group = turns.group(phase, index // 2, number)
+        group = turns.group(phase)
         with turns.timer.timing(group):
             turns.timer.begin()
             begin = time.perf_counter_ns()
