@@ -96,8 +96,11 @@ class LayerTimer:
         """
         self._current = group or self._whole
         layers = (index for index in sorted(self._current.timed) if self._paths[index] != without)
-        with around((self._modules[index], self._noting(index)) for index in layers):
-            yield
+        try:
+            with around((self._modules[index], self._noting(index)) for index in layers):
+                yield
+        finally:
+            self._thread = 0
 
     def enter(self, path: str) -> None:
         """Notes that a layer begins."""

@@ -43,6 +43,10 @@ _LATER = (1, 8, 32, 128)
 two lengths tell what grows with the cache."""
 
 
+_LEAST_ALONE = 4
+"""Timed and bare calls there must be that ran by themselves, for those that did not to be left out."""
+
+
 @dataclass
 class Phase:
     """What is known of one kind of call: what the first was, samples to play, and times of those like it.
@@ -66,8 +70,9 @@ class Phase:
 
     @property
     def steps(self) -> list[TimedStep]:
-        """The steps to be told: those that ran by themselves, or where there are none the others."""
-        return self.alone or self.beside
+        """The steps to be told: those that ran by themselves, or where these are too few the others."""
+        enough = min(_LEAST_ALONE, _of_both_kinds(self.beside))
+        return self.alone if _of_both_kinds(self.alone) >= enough else self.beside
 
     @property
     def middle_cached(self) -> int:
@@ -292,6 +297,11 @@ class Calls:
         log.warning("%s is not watched any longer: %s", type(self.model).__name__, self.failure)
         log.debug("the watching failed", exc_info=error)
         self.stop()
+
+
+def _of_both_kinds(steps: list[TimedStep]) -> int:
+    kinds = [step.kind for step in steps]
+    return min(kinds.count("timed"), kinds.count("bare"))
 
 
 def _is_timed_next(known: Phase) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from roofleet_agent.calling import Call, around
 from roofleet_agent.conditions import Conditions
@@ -33,7 +32,7 @@ from roofleet_agent.passes.timing import step_rows
 from roofleet_agent.passes.tracing import StatedCost, traced_rows
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink
-from roofleet_agent.storage import stored_bytes
+from roofleet_agent.storage import held_parameters, stored_bytes
 from roofleet_agent.tracing.operands import dtype_name
 from roofleet_agent.variants import Note
 from roofleet_agent.watching.calls import Calls, Phase
@@ -124,7 +123,7 @@ class Watch:
             "module",
             self.model,
             "generate" if {"prefill", "decode"} & set(phases) else "encode",
-            sum(p.numel() for p in self.model.parameters() if not is_lazy(p)),
+            held_parameters(self.model),
             ask() if callable(ask) else None,
         )
         record.take([Found("models", [model]), layer_rows(self.model)])
@@ -164,6 +163,7 @@ class Watch:
             "logits": first.logits,
             "iterations": generations,
             "warmup": 0,
+            "parameters": held_parameters(self.model),
             "parameter_bytes": stored_bytes(self.model),
             "peak_memory_bytes": peak,
             "peak_memory_source": None if peak is None else "live tensors",
@@ -189,8 +189,9 @@ def _notes_of(phase: Phase) -> Iterator[Note]:
         reason = f"{phase.unlike} calls of {phase.name} had another shape than the first, {shape}"
         yield Note("", reason, "they are not timed")
     if phase.beside:
-        reason = f"{len(phase.beside)} calls of {phase.name} ran beside others in other threads"
-        done = "they are left out" if phase.alone else "their times are of calls that share the machine"
+        reason = f"{len(phase.beside)} timed calls of {phase.name} ran beside others in other threads"
+        left_out = phase.steps is phase.alone
+        done = "they are left out" if left_out else "their times are of calls that share the machine"
         yield Note("", reason, done)
 
 

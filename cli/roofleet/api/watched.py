@@ -184,4 +184,4 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
 def warn(text: str) -> None:
     """Says something on standard error, if there is one."""
     with contextlib.suppress(Exception):
-        console.err().print(f"warning: {text}", markup=False)
+        console.err().print(f"warning: {text}", markup=False, soft_wrap=True)

@@ -196,4 +196,4 @@ def dtype_for(wanted: str, device: Device) -> str:
 
 
 def _warn(text: str) -> None:
-    console.err().print(f"warning: {text}", markup=False)
+    console.err().print(f"warning: {text}", markup=False, soft_wrap=True)
