@@ -25,17 +25,15 @@ def ridge_point(flops_per_s: float, bytes_per_s: float) -> float:
 def lower_bound(cost: Cost, dtype: str, hardware: Hardware) -> LowerBound | None:
     """The least time of a phase of that cost; None if the hardware has no roof for the dtype.
 
-    Of the ops as they were traced only what a kernel cannot avoid is counted: their matrix work, less what
-    causal masking lets it skip where the op says so, at the compute roof; and weights and key-value cache at
-    the bandwidth roof. Activations can stay on the chip, and elementwise work can hide behind the rest. A
-    model that is written to do less (a latent cache that is not expanded, a window that is not masked) can
-    be faster.
+    Only what no implementation can do without is counted: needed matrix work at the compute roof; weights and
+    the needed part of the key-value cache at the bandwidth roof. What a mask hides is not needed, nor is what
+    could have been kept. Activations can stay on the chip, and elementwise work can hide behind the rest.
     """
     roof = hardware.compute_roof(dtype)
     if roof is None:
         return None
-    compute_s = cost.causal_flops / roof.flops_per_s
-    memory_s = (cost.weight_bytes + cost.kv_read_bytes + cost.kv_write_bytes) / hardware.memory_bytes_per_s
+    compute_s = cost.needed_flops / roof.flops_per_s
+    memory_s = (cost.weight_bytes + cost.needed_kv_bytes) / hardware.memory_bytes_per_s
     if compute_s > memory_s:
         return LowerBound(compute_s * 1e9, "compute")
     return LowerBound(memory_s * 1e9, "memory")

@@ -373,6 +373,20 @@ OP_COSTS = Table(
         Column("kv_read_bytes", INT, "Key-value cache read.", "bytes"),
         Column("kv_write_bytes", INT, "Key-value cache written.", "bytes"),
         _must("formula_version", INT, "Version of the formulas that gave these figures."),
+        Column(
+            "needed_flops",
+            INT,
+            "Of `matmul_flops` what no implementation can do without: pairs that the mask lets through, and "
+            "nothing that could have been kept.",
+            "FLOP",
+        ),
+        Column(
+            "needed_kv_bytes",
+            INT,
+            "Of the key-value cache read and written what no implementation can do without: positions from "
+            "before the step that are in sight, and new ones that later steps can see.",
+            "bytes",
+        ),
     ),
     derived=True,
 )

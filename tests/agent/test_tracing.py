@@ -87,7 +87,9 @@ def test_the_trace_on_meta_is_the_trace_of_real_data() -> None:
     on_meta = trace_phases(engine, request(TINY_LLAMA), "fp32", workload).phases
     session = engine.load(request(TINY_LLAMA), torch.device("cpu"), "fp32", workload)
     for phase, traced in on_meta.items():
-        real = trace(session.module, session.single(phase).call, cache=session.cache)
+        step = session.single(phase)
+        sizes = {"tokens": step.tokens, "cached_tokens": step.cache_tokens}
+        real = trace(session.module, step.call, cache=session.cache, **sizes)
         assert real.ops == traced.ops
         assert real.edges == traced.edges
 

@@ -153,7 +153,7 @@ def test_analyze_prints_one_object(tmp_path: Path) -> None:
     assert found["parameters"] == 6_738_415_616
     assert found["kv_bytes_per_token"] == 524_288
     assert found["phases"]["prefill"]["matmul_flops"] == 29_261_612_187_648
-    assert found["phases"]["decode"]["matmul_flops"] == 14_288_420_864
+    assert found["phases"]["decode"]["matmul_flops"] == 14_288_420_864 + 15 * 4 * 4096 * 32
     assert [h["name"] for h in found["hardware"]] == ["h100-sxm", "mi300x"]
     bounds = found["hardware"][0]["phases"]
     assert (bounds["prefill"]["bound"], bounds["decode"]["bound"]) == ("compute", "memory")

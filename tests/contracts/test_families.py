@@ -50,8 +50,15 @@ def run(name: str, workload: Workload = WORKLOAD, experts: str | None = None, dt
 
 def traced_on(session: Session, phase: str) -> TraceResult:
     """One step of a session, traced where it is."""
-    call = session.single(phase).call
-    return trace(session.module, call, cache=session.cache, experts_per_token=session.experts_per_token)
+    step = session.single(phase)
+    return trace(
+        session.module,
+        step.call,
+        cache=session.cache,
+        experts_per_token=session.experts_per_token,
+        tokens=step.tokens,
+        cached_tokens=step.cache_tokens,
+    )
 
 
 def cost(traced: TraceResult) -> Cost:

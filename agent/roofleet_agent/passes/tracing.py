@@ -43,16 +43,18 @@ def trace_phases(engine: Engine, request: ModelRequest, dtype: str, workload: Wo
 
     def traced(device: str) -> Traced:
         session = engine.load(request, torch.device(device), dtype, workload)
+        phases = {}
         with alike_run_once(session.module):
-            phases = {
-                phase: trace(
+            for phase in phases_of(session.task, session.new_tokens):
+                step = session.single(phase)
+                phases[phase] = trace(
                     session.module,
-                    session.single(phase).call,
+                    step.call,
                     cache=session.cache,
                     experts_per_token=session.experts_per_token,
+                    tokens=step.tokens,
+                    cached_tokens=step.cache_tokens,
                 )
-                for phase in phases_of(session.task, session.new_tokens)
-            }
         return Traced(session, phases, stored_bytes(session.module))
 
     try:

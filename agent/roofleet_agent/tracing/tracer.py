@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from roofleet_agent.calling import Call, around
+from roofleet_agent.tracing.attending import attended
 from roofleet_agent.tracing.recorder import Recorder, WholeProducts
 from roofleet_agent.tracing.records import TraceResult
 
@@ -27,12 +28,16 @@ def trace(
     *,
     cache: Callable[[], Iterable[torch.Tensor]] = lambda: (),
     experts_per_token: int | None = None,
+    tokens: int | None = None,
+    cached_tokens: int | None = None,
 ) -> TraceResult:
     """Runs `call`, which calls `model` once, and returns what it executed.
 
     `cache` gives the tensors of the key-value cache; it is asked before and after the call.
-    `experts_per_token` becomes an attribute of products with picked experts, whose shapes do not tell it. The
-    model is left as it was: what follows the layers is taken off again, also if the call fails.
+    `experts_per_token` becomes an attribute of products with picked experts, whose shapes do not tell it.
+    `tokens` of each sequence go through the model in this call and `cached_tokens` are in the cache before,
+    where that is known. The model is left as it was: what follows the layers is taken off again, also if the
+    call fails.
     """
     recorder = Recorder(experts_per_token)
     recorder.mark(_state_of(model), "weight")
@@ -44,7 +49,8 @@ def trace(
             with recorder, _wrapped_weights_whole(model, recorder):
                 call()
     recorder.mark(cache(), "kv")
-    return recorder.result()
+    result = recorder.result()
+    return TraceResult(attended(result.ops, model, tokens, cached_tokens), result.edges)
 
 
 def _leaving(recorder: Recorder) -> Callable[[Call], Call]:

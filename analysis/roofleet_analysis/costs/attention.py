@@ -15,7 +15,7 @@ def flex_attention(op: Op) -> Work:
     # masked is code, which shapes do not tell, so it is counted dense, and what that code does is not
     q, k, v = op.inputs[:3]
     pairs = q.elements // q.shape[-1] * k.shape[-2]
-    return attention(pairs, q.shape[-1], k.shape[-2], v.shape[-1])
+    return _least(attention(pairs, q.shape[-1], k.shape[-2], v.shape[-1]), k.shape[-2])
 
 
 @formula(
@@ -35,7 +35,14 @@ def scaled_dot_product_attention(op: Op) -> Work:
         pairs *= size
     masked = pairs if len(op.inputs) > 3 else 0
     work = attention(pairs, d, t, e, masked)
-    return _causal(work, s, t) if op.attributes.get("is_causal") else work
+    if op.attributes.get("is_causal"):
+        return _causal(work, s, t)
+    return _least(work, t) if masked else work
+
+
+def _least(work: Work, t: int) -> Work:
+    """The work, with what is needed of it when nothing is known of the mask: one of `t` keys a query."""
+    return replace(work, needed_flops=work.matmul_flops // t)
 
 
 @formula(

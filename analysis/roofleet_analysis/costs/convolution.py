@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from roofleet_analysis.costs.matmul import product
 from roofleet_analysis.costs.registry import FORMULAS, Op, Work, formula
 
@@ -20,7 +22,39 @@ def convolution(op: Op) -> Work:
     # whatever its dilation, and padding is counted like the rest
     w, out = op.inputs[1], op.outputs[0]
     inner = w.elements // w.shape[0]
-    return product(out.elements, inner, 1, out.elements if len(op.inputs) > 2 else 0)
+    work = product(out.elements, inner, 1, out.elements if len(op.inputs) > 2 else 0)
+    return replace(work, needed_flops=_needed(op, work))
+
+
+def _needed(op: Op, work: Work) -> int:
+    """Of the matrix work what falls on the input and not on padding around it. Of a depthwise one over time
+    nothing: state-space models cut off a part of what it gives, and how much cannot be seen here."""
+    x, w, out, given = op.inputs[0], op.inputs[1], op.outputs[0], op.attributes
+    if len(w.shape) == 3 and given.get("groups", 1) > 1:
+        return 0
+    padding, stride, dilation = given.get("padding"), given.get("stride"), given.get("dilation")
+    needed = work.matmul_flops
+    if not (isinstance(padding, list) and isinstance(stride, list) and isinstance(dilation, list)):
+        return needed
+    for size, kernel, made, before, step, apart in zip(
+        x.shape[2:], w.shape[2:], out.shape[2:], padding, stride, dilation, strict=False
+    ):
+        if kernel > _WIDEST:
+            continue
+        inside = sum(_within(size, made, before - tap * apart, step) for tap in range(kernel))
+        needed = needed * inside // (made * kernel)
+    return needed
+
+
+_WIDEST = 1024
+"""Kernels wider than that are taken to have no padding worth looking for."""
+
+
+def _within(size: int, made: int, before: int, step: int) -> int:
+    """How many of so many positions, `step` apart from `before` places ahead of the input, lie on it."""
+    first = max(-(-before // step), 0)
+    last = min((size - 1 + before) // step, made - 1)
+    return max(last - first + 1, 0)
 
 
 @formula(

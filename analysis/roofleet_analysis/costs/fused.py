@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from roofleet_analysis.costs.attention import attention
 from roofleet_analysis.costs.elementwise import GELU, LAYER_NORM
 from roofleet_analysis.costs.matmul import product
@@ -14,7 +16,7 @@ def multi_head_attention(op: Op) -> Work:
     # run only where all three are one tensor, which is read once.
     q, k, v = op.inputs[:3]
     work = _self_attention(q, k, op.attributes["num_head"], masked=len(op.inputs) > 7)
-    return Work(work.matmul_flops, work.other_flops, read={1: 0, 2: 0} if q == k == v else {})
+    return replace(work, read={1: 0, 2: 0} if q == k == v else {})
 
 
 @formula("aten._transformer_encoder_layer_fwd")
@@ -30,6 +32,7 @@ def encoder_layer(op: Op) -> Work:
     return Work(
         attended.matmul_flops + wide.matmul_flops + narrow.matmul_flops,
         attended.other_flops + wide.other_flops + narrow.other_flops + activation + around,
+        needed_flops=(attended.needed_flops or 0) + wide.matmul_flops + narrow.matmul_flops,
     )
 
 
@@ -49,7 +52,10 @@ def _self_attention(q: Tensor, k: Tensor, heads: int, masked: bool) -> Work:
     inside = attention(pairs, e // heads, t, e // heads, pairs if masked else 0)
     projected = product(queries, e, 2 * e, 2 * queries * e)  # to queries, and back from the values
     stored = product(keys, e, 2 * e, 2 * keys * e)
+    around = projected.matmul_flops + stored.matmul_flops
     return Work(
-        projected.matmul_flops + stored.matmul_flops + inside.matmul_flops,
+        around + inside.matmul_flops,
         projected.other_flops + stored.other_flops + inside.other_flops,
+        # what a mask hides is not known here: at least one key for each query is not
+        needed_flops=around + inside.matmul_flops // (t if masked else 1),
     )

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMULA_VERSION = 3
+from roofleet_analysis.costs.attending import needed_cache, needed_work
+
+FORMULA_VERSION = 4
 """Raised whenever a formula's result changes: costs stored under an older one are derived again."""
 
 
@@ -44,15 +46,17 @@ class Work:
     """What a formula says of an op.
 
     `matmul_flops` is 2 x multiply-adds of matrix products; `causal_flops` the same without the masked half
-    of causal attention (None: nothing is masked); `other_flops` everything else, one for each arithmetic
-    operation, comparison or function on an element. `read` and `written` give bytes by operand where they
-    are not simply all of each input and each output. `counts_real` says that operations are counted as those
-    of real numbers already, whatever the operands.
+    of causal attention (None: nothing is masked); `needed_flops` what no implementation can do without (None:
+    all that is not masked); `other_flops` everything else, one for each arithmetic operation, comparison or
+    function on an element. `read` and `written` give bytes by operand where they are not simply all of each
+    input and each output. `counts_real` says that operations are counted as those of real numbers already,
+    whatever the operands.
     """
 
     matmul_flops: int = 0
     other_flops: int = 0
     causal_flops: int | None = None
+    needed_flops: int | None = None
     read: Mapping[int, int] = field(default_factory=dict)
     written: Mapping[int, int] = field(default_factory=dict)
     counts_real: bool = False
@@ -60,7 +64,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """Work and traffic of one op, in FLOP and bytes."""
+    """Work and traffic of one op, in FLOP and bytes.
+
+    `needed_flops` and `needed_kv_bytes` are those of `matmul_flops` and of the cache's traffic that no
+    implementation can do without.
+    """
 
     matmul_flops: int = 0
     causal_flops: int = 0
@@ -69,12 +77,17 @@ class Cost:
     activation_bytes: int = 0
     kv_read_bytes: int = 0
     kv_write_bytes: int = 0
+    needed_flops: int = 0
+    needed_kv_bytes: int = 0
 
 
 COMPLEX_PRODUCT = 4
 """A complex multiply-add is four real products and four sums, where a real one is one of each."""
 COMPLEX_ELEMENT = 2
 """Work on a complex element is counted as work on its two numbers."""
+
+_MAKES_ROOM = frozenset({"aten.zeros", "aten.zeros_like", "aten.full", "aten.full_like"})
+"""Ops that write to a cache what a later one overwrites: bytes that move, and that nobody needs."""
 
 Formula = Callable[[Op], Work]
 FORMULAS: dict[str, Formula] = {}
@@ -123,6 +136,12 @@ def cost_of(op: Op) -> Cost | None:
         return None
     try:
         work = rule(op)
+        causal = work.matmul_flops if work.causal_flops is None else work.causal_flops
+        needed = needed_work(work.matmul_flops, causal, op.attributes)
+        if "attends" not in op.attributes and work.needed_flops is not None:
+            needed = work.needed_flops
+        kv_inputs, kv_outputs = ([t for t in side if t.role == "kv"] for side in (op.inputs, op.outputs))
+        needed_kv = needed_cache(kv_inputs, kv_outputs, op.attributes)
     except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None  # operands of a form the formula does not know, such as a vector for a matrix
     is_complex = any(t.dtype.startswith("complex") for t in (*op.inputs, *op.outputs))
@@ -135,7 +154,8 @@ def cost_of(op: Op) -> Cost | None:
         role = "kv_write" if tensor.role == "kv" else tensor.role
         moved[role] += work.written.get(index, tensor.bytes)
     rounds = op.attributes.get("repeat", 1)
-    causal = work.matmul_flops if work.causal_flops is None else work.causal_flops
+    if "attends" not in op.attributes and op.name not in _MAKES_ROOM:
+        needed_kv = moved["kv_read"] + moved["kv_write"]
     return Cost(
         matmul_flops=rounds * products * work.matmul_flops,
         causal_flops=rounds * products * causal,
@@ -144,4 +164,6 @@ def cost_of(op: Op) -> Cost | None:
         activation_bytes=rounds * moved["activation"],
         kv_read_bytes=rounds * moved["kv_read"],
         kv_write_bytes=rounds * moved["kv_write"],
+        needed_flops=rounds * products * needed,
+        needed_kv_bytes=rounds * needed_kv,
     )

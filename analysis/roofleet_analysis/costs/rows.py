@@ -46,6 +46,10 @@ def stated_cost(text: str | None) -> Cost | None:
     try:
         figures = json.loads(text or "")
         if all(type(figure) is int and 0 <= figure < 2**63 for figure in figures.values()):
+            # what agents before 0005 did not state
+            figures.setdefault("needed_flops", figures.get("causal_flops", 0))
+            cached = figures.get("kv_read_bytes", 0) + figures.get("kv_write_bytes", 0)
+            figures.setdefault("needed_kv_bytes", cached)
             return Cost(**figures)
     except (ValueError, TypeError, AttributeError):
         pass

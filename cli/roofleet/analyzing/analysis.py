@@ -14,7 +14,7 @@ from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.passes.tracing import Traced, kv_bytes_per_token, op_rows, trace_phases
 from roofleet_agent.registry import find_engine
 from roofleet_agent.variants.names import roof_dtype
-from roofleet_agent.workload import ModelRequest, Workload
+from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens
 from roofleet_analysis.costs import Cost, cost_of
 from roofleet_analysis.costs.rows import op_of, total
 from roofleet_analysis.roofline import lower_bound
@@ -36,10 +36,10 @@ def analyze(
 ) -> dict[str, Any]:
     """Parameters, FLOPs, bytes and memory of a model, and the least time of its phases on hardware.
 
-    `dtype` may be `auto`: the one the model was published in. `decode` is one token after a cache of the
-    prompt, and for memory the last one of the workload; it is left out where the model has no position for
-    that token. With `largest` each hardware has the largest batch and prompt it holds, None for a module,
-    which brings its own inputs.
+    `dtype` may be `auto`: the one the model was published in. `decode` is the middle step of the workload, as
+    in a run, and for memory the last one; no more tokens are generated than the model has positions for. With
+    `largest` each hardware has the largest batch and prompt it holds, None for a module, which brings its own
+    inputs.
     """
     dtype = _dtype(request, dtype)
     show("tracing on meta", 0.1)
@@ -70,7 +70,9 @@ def analyze(
             "needed_bytes": needed,
             "phases": {p: asdict(found) | {"peak_bytes": found.peak_bytes} for p, found in phases.items()},
         },
-        "phases": {phase: _figures(*cost) for phase, cost in costs.items()},
+        "phases": {
+            phase: {"cached_tokens": _cached(phase, shape)} | _figures(*cost) for phase, cost in costs.items()
+        },
     }
     session.close()
     bounding = roof_dtype(dtype, workload.variant)
@@ -107,12 +109,17 @@ def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
 
 
 def _trace(request: ModelRequest, dtype: str, workload: Workload) -> Traced:
+    """The model traced with the workload, or with as many new tokens as it has positions for."""
     engine = find_engine(request)
     try:
-        # two new tokens: the first from prefill, the second by the one decode step that is analysed
-        return trace_phases(engine, request, dtype, replace(workload, new_tokens=2))
+        return trace_phases(engine, request, dtype, workload)
     except WorkloadRefused:
-        return trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
+        first = trace_phases(engine, request, dtype, replace(workload, new_tokens=1))
+        fitting = (positions_of(request) or 0) - first.session.prompt_tokens + 1
+        if not 1 < fitting < workload.new_tokens:
+            return first
+        first.session.close()
+        return trace_phases(engine, request, dtype, replace(workload, new_tokens=fitting))
 
 
 def _shape(request: ModelRequest, session: Session, workload: Workload) -> Workload:
@@ -137,14 +144,21 @@ def _dtype(request: ModelRequest, wanted: str) -> str:
     return "fp32" if request.origin == "module" else published_dtype(load_config(request))
 
 
+def _cached(phase: str, workload: Workload) -> int:
+    """Tokens in the cache before the step that a phase's costs are of: of decode the middle one."""
+    return middle_cache_tokens(workload.prompt_tokens, workload.new_tokens) if phase == "decode" else 0
+
+
 def _figures(cost: Cost, unknown: list[str]) -> dict[str, Any]:
     return {
         "matmul_flops": cost.matmul_flops,
         "causal_flops": cost.causal_flops,
+        "needed_flops": cost.needed_flops,
         "other_flops": cost.other_flops,
         "weight_bytes": cost.weight_bytes,
         "activation_bytes": cost.activation_bytes,
         "kv_bytes": cost.kv_read_bytes + cost.kv_write_bytes,
+        "needed_kv_bytes": cost.needed_kv_bytes,
         "unknown_ops": len(unknown),
         "unknown_op_names": sorted(set(unknown)),
     }

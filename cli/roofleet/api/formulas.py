@@ -78,8 +78,8 @@ def _check(work: Any) -> None:
     """ValueError for what is no Work, or whose figures are no whole numbers that can be stored."""
     if not isinstance(work, Work):
         raise ValueError(f"it returned {type(work).__name__}; it must return roofleet.Work")
-    causal = [] if work.causal_flops is None else [work.causal_flops]
-    figures = [work.matmul_flops, work.other_flops, *causal, *work.read.values(), *work.written.values()]
+    stated = [figure for figure in (work.causal_flops, work.needed_flops) if figure is not None]
+    figures = [work.matmul_flops, work.other_flops, *stated, *work.read.values(), *work.written.values()]
     for figure in figures:
         if not isinstance(figure, int) or not 0 <= figure < 2**62:
             raise ValueError(f"a figure is {figure!r}; it must be a whole number from 0 to 2^62")

@@ -62,6 +62,7 @@ def _steps(phases: Found) -> Any:
         [
             phase,
             flops_text(f["matmul_flops"]),
+            flops_text(f["needed_flops"]),
             flops_text(f["other_flops"]),
             traffic_text(f["weight_bytes"]),
             traffic_text(f["activation_bytes"]),
@@ -70,8 +71,16 @@ def _steps(phases: Found) -> Any:
         ]
         for phase, f in phases.items()
     ]
-    headers = ["phase", "matmul", "other", "weights", "activations", "KV cache", "unknown ops"]
-    return table("One step: work, and bytes read and written", headers, rows, right=range(1, 7))
+    headers = ["phase", "matmul", "needed", "other", "weights", "activations", "KV cache", "unknown ops"]
+    title = f"One step: work, and bytes read and written{_context(phases)}"
+    return table(title, headers, rows, right=range(1, 8))
+
+
+def _context(phases: Found) -> str:
+    """Which decode step is meant, for a heading."""
+    if "decode" not in phases:
+        return ""
+    return f"; decode is its middle step, after {phases['decode']['cached_tokens']:,} cached tokens"
 
 
 def _memory(phases: Found) -> Any:
@@ -106,7 +115,8 @@ def _hardware(result: Found) -> Any:
         for bound in chip["phases"].values():
             cells += [time_text(bound["lower_bound_ns"]), bound["bound"]] if bound else ["no roof", UNKNOWN]
         rows.append(cells)
-    return table("Hardware: what fits, and the time no step can beat", headers, rows, right=right)
+    title = f"Hardware: what fits, and the time no step can beat{_context(result['phases'])}"
+    return table(title, headers, rows, right=right)
 
 
 def _size(largest: Found | None, name: str) -> str:
@@ -134,6 +144,10 @@ def _notes(result: Found) -> Iterable[str]:
             "Where it does not fit: the least number of devices, with weights, cache and activations split "
             "evenly between them."
         )
+    yield (
+        "Needed is the matrix work that no implementation can do without: what a mask hides is not, nor what "
+        "could have been kept in the cache."
+    )
     searched = [chip["largest"] for chip in result["hardware"] if chip["largest"]]
     if searched:
         traced = sum(found["traced"] for chip in searched for found in chip.values())

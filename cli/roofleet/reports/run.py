@@ -93,7 +93,7 @@ def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
     ).to_pylist()
     shown = [
         [
-            _STEPS.get(phase["phase"], phase["phase"]),
+            _step_text(phase["phase"], row),
             time_text(phase["bare_p50_ns"]),
             _between(phase["bare_p5_ns"], phase["bare_p95_ns"]),
             _between(phase["bare_low_ns"], phase["bare_high_ns"]),
@@ -118,6 +118,14 @@ def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
     ).to_pylist()[0]
     if (text := growth_text(**growth)) is not None:
         console.print(text + "\n")
+
+
+def _step_text(phase: str, row: dict[str, Any]) -> str:
+    """What a phase's step is called; of decode with the tokens in the cache before its steps."""
+    if phase != "decode" or row["decode_cached_tokens"] is None:
+        return _STEPS.get(phase, phase)
+    first, last = row["prompt_tokens"], row["prompt_tokens"] + row["new_tokens"] - 2
+    return f"{_STEPS[phase]} after {first:,}" + (f" to {last:,}" if last > first else "") + " cached tokens"
 
 
 def growth_text(

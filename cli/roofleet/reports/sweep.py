@@ -71,7 +71,7 @@ def print_sweep(
         axes = [[_value(point[name]) for name in names] for point, _ in done]
         heads = [LABELS.get(name, name) for name in names]
         results = [row for _, row in done]
-        out.print(_table("Time and work of a step", heads, axes, _steps(results, chips), results))
+        out.print(_table(_heading(results), heads, axes, _steps(results, chips), results))
         out.print(_table("Memory at the peak", heads, axes, _MEMORY, results))
     failed: dict[str, list[str]] = {}
     for point, row in found:
@@ -131,6 +131,15 @@ h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin: 24px 0 0; }}</style
 """
 
 
+def _heading(rows: Sequence[Row]) -> str:
+    """What the figures of a step stand for: those of decode are of its middle step."""
+    cached = {row["decode_cached_tokens"] for row in rows} - {None}
+    if not cached:
+        return "Time and work of a step"
+    after = f"{cached.pop():,} cached tokens" if len(cached) == 1 else "as many cached tokens as are told"
+    return f"Time and work of a step; decode is the middle one of its steps, after {after}"
+
+
 def _steps(rows: Sequence[Row], chips: Sequence[Hardware]) -> list[Column]:
     """The columns of the first table; those that no run knows are left out later."""
     first = "prefill" if any(row["first_phase"] == "prefill" for row in rows) else "forward"
@@ -144,6 +153,8 @@ def _steps(rows: Sequence[Row], chips: Sequence[Hardware]) -> list[Column]:
     for chip in chips:
         for key in (first, "decode"):
             columns.append((f"{key} on {chip.name}", _bound_text(chip, key)))
+    if len({row["decode_cached_tokens"] for row in rows}) > 1:
+        columns.append(("decode after", lambda row: count_text(row["decode_cached_tokens"])))
     return [
         *columns,
         (f"{first} work", lambda row: flops_text(row["first_flops"])),
@@ -177,9 +188,9 @@ def _bounds(row: Row, chip: Hardware) -> dict[str, Any]:
 
 
 def _bound(row: Row, which: str, chip: Hardware) -> LowerBound | None:
-    if row[f"{which}_causal_flops"] is None:
+    if row[f"{which}_needed_flops"] is None:
         return None
-    cost = Cost(causal_flops=row[f"{which}_causal_flops"], weight_bytes=row[f"{which}_compulsory_bytes"])
+    cost = Cost(needed_flops=row[f"{which}_needed_flops"], weight_bytes=row[f"{which}_needed_bytes"])
     return lower_bound(cost, roof_dtype(row["dtype"], parse(row["variant"])), chip)
 
 

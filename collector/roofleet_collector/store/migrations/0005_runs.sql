@@ -15,3 +15,6 @@ CREATE TABLE deleted_runs (
     run_id VARCHAR PRIMARY KEY,
     deleted_at TIMESTAMPTZ NOT NULL
 );
+
+ALTER TABLE op_costs ADD COLUMN "needed_flops" BIGINT;
+ALTER TABLE op_costs ADD COLUMN "needed_kv_bytes" BIGINT;

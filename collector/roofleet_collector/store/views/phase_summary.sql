@@ -41,6 +41,8 @@
 -- coverage_low: Lower end of the 95 % interval of layer_time_coverage.
 -- coverage_high: Upper end of the same.
 -- pairs_unknown: Why overhead and coverage are NULL: too few pairs, or pairs that differ too much.
+-- needed_flops: Matrix work of a step that no implementation can do without: pairs of attention that the mask lets through, and nothing that could have been kept, in FLOP. Where a mask is not known it counts least.
+-- needed_kv_bytes: Key-value cache that no implementation can leave untouched: read the positions from before the step that are in sight, written the new ones that later steps can see, in bytes.
 CREATE OR REPLACE VIEW phase_summary AS
 WITH bare AS (
     SELECT run_id, phase, count(*) AS steps, median(duration_ns) AS p50,
@@ -101,6 +103,7 @@ costs AS (
            sum(c.other_flops)::BIGINT AS other_flops, sum(c.weight_bytes)::BIGINT AS weight_bytes,
            sum(c.activation_bytes)::BIGINT AS activation_bytes,
            sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
+           sum(c.needed_flops)::BIGINT AS needed_flops, sum(c.needed_kv_bytes)::BIGINT AS needed_kv_bytes,
            coalesce(sum(rounds_of(o.attributes)) FILTER (NOT o.is_view), 0)::BIGINT AS ops,
            coalesce(sum(rounds_of(o.attributes)) FILTER (NOT c.is_known), 0)::BIGINT AS unknown_ops
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
@@ -113,7 +116,7 @@ joined AS (
            y.middle, y.margin, k.busy_ns,
            c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes,
            c.kv_read_bytes, c.kv_write_bytes, c.kv_read_bytes + c.kv_write_bytes AS kv_bytes,
-           c.ops, c.unknown_ops,
+           c.needed_flops, c.needed_kv_bytes, c.ops, c.unknown_ops,
            c.matmul_flops + c.other_flops AS flops,
            c.weight_bytes + c.activation_bytes + c.kv_read_bytes + c.kv_write_bytes AS bytes
     FROM phases q
@@ -166,5 +169,6 @@ SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size,
        CASE WHEN pairs_unknown IS NULL THEN reach.high END AS overhead_high,
        CASE WHEN pairs_unknown IS NULL THEN coverage * exp(-coverage_margin) END AS coverage_low,
        CASE WHEN pairs_unknown IS NULL THEN coverage * exp(coverage_margin) END AS coverage_high,
-       pairs_unknown
+       pairs_unknown,
+       needed_flops, needed_kv_bytes
 FROM held;

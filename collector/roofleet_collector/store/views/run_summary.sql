@@ -60,6 +60,7 @@
 -- iterations: Measured iterations.
 -- iterations_ended_by: What ended them: `asked` for so many, `interval` for intervals that were narrow, `budget` of time, or `most`.
 -- turns_id: Runs whose iterations took turns with one another share it.
+-- decode_cached_tokens: Tokens in the cache before the middle decode step, which the costs of decode are of and its median time stands for; NULL where nothing is decoded, or in the user's own code.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -152,7 +153,9 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        CASE WHEN p.known > 0.9 THEN p.overhead + p.overhead_margin END AS overhead_high,
        CASE WHEN p.known > 0.9 THEN p.coverage - p.coverage_margin END AS coverage_low,
        CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
-       p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id
+       p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id,
+       CASE WHEN r.new_tokens > 1 AND r.engine <> 'watch'
+            THEN r.prompt_tokens + (r.new_tokens - 2) // 2 END AS decode_cached_tokens
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN run_labels l ON l.run_id = r.run_id
