@@ -81,7 +81,9 @@ class _Fitting:
         None if that would break a word or a figure."""
         columns = [[header, *cells] for header, *cells in zip(self.headers, *self.rows, strict=True)]
         widths = [max(map(_width, cells)) for cells in columns]
-        least = [max(_width(piece) for cell in cells for piece in _pieces(cell)) for cells in columns]
+        least = [
+            max((_width(piece) for cell in cells for piece in _pieces(cell)), default=0) for cells in columns
+        ]
         if sum(least) > room:
             return None
         while sum(widths) > room:

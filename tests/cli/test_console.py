@@ -41,7 +41,7 @@ def test_a_table_breaks_no_word_and_no_figure(width: int) -> None:
 def test_an_empty_table_is_its_headings() -> None:
     """A table without rows is drawn all the same."""
     text = io.StringIO()
-    Console(file=text, width=100).print(console.table(None, HEADERS, []))
+    Console(file=text, width=100).print(console.table(None, (*HEADERS, ""), []))
     assert "own time a step" in text.getvalue()
 
 

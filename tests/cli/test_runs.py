@@ -90,7 +90,7 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
     said("runs", "note", "run 0", "the fan was off", *change)
     shown = json.loads(said("runs", "show", "one-1", "--json", *read))
     assert (shown["run_name"], shown["tags"], shown["note"]) == ("run 0", ["dawn"], "the fan was off")
-    assert "run 0  #dawn  the fan was off" in said("runs", "list", *read)
+    assert "run 0, #dawn, the fan was off" in said("runs", "list", *read)
     shown_too = said("runs", "show", "two-2", *read)
     assert "'over there'" in shown_too
     assert "roofleet dashboard" in shown_too

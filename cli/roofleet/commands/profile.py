@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -93,6 +94,8 @@ def profile(
     from roofleet.reports.run import print_run, run_row
     from roofleet_agent.registry import find_device
 
+    if find_spec("torch") is None:
+        needs("agent", "torch")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with (
         terminating_interrupts(),

@@ -74,9 +74,10 @@ def list_runs(
         rows = listed_runs(query, text=text, tag=tag, status=status.value if status else None, most=limit)
     if json_output:
         print(json.dumps(rows, default=str, indent=1))
-    else:
+    elif rows:
         console.out().print(runs_table(rows))
     if not rows:
+        console.err().print("there is no such run")
         raise typer.Exit(FAILED)
 
 

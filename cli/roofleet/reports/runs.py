@@ -24,7 +24,7 @@ def runs_table(rows: Sequence[dict[str, Any]]) -> Any:
             time_text(row["time_to_first_token_ns"]),
             time_text(row["time_per_output_token_ns"]),
             moment_text(row["started_at"]).removesuffix(" UTC"),
-            "  ".join(
+            " ".join(
                 filter(None, ["" if row["status"] == "done" else f"({row['status']})", labels_text(row)])
             ),
         ]
@@ -43,4 +43,4 @@ def labels_text(row: dict[str, Any]) -> str:
     """Name, tags and note of a run in one line; empty where there are none."""
     # an older collector does not know them
     tags = " ".join(f"#{tag}" for tag in row.get("tags") or ())
-    return "  ".join(part for part in (row.get("run_name"), tags, row.get("note")) if part)
+    return ", ".join(part for part in (row.get("run_name"), tags, row.get("note")) if part)
