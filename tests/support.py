@@ -184,7 +184,7 @@ def roofleet(
 
 
 def roofleet_process(
-    *arguments: str, data: Path, timeout: float = 120, **env: str
+    *arguments: str, data: Path, timeout: float = 600, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs the `roofleet` command in a process of its own, which is killed if it does not end in time."""
     process = start_roofleet(*arguments, data=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **env)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.test_commands import mistake
-from tests.support import TINY_LLAMA, collector, roofleet
+from tests.processes import end
+from tests.support import TINY_LLAMA, collector, roofleet, start_roofleet
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 QUICK = ("--new-tokens", "3", "--iterations", "1", "--warmup", "0")
@@ -136,23 +135,20 @@ def test_a_sweep_is_stopped_and_gone_on_with(tiny: Path, data: Path) -> None:
         "fp32,bf16",
         *QUICK,
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roofleet", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"},
-    )
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "3 of 6" in line:
-            break
-    assert process.poll() is None, "".join(lines)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process = start_roofleet(*command, data=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "3 of 6" in line:
+                break
+        assert process.poll() is None, "".join(lines)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 130
+    finally:
+        end(process)
     assert "Traceback" not in said
     sweep_id = said.split("--resume ")[1].split()[0]
     first = finished(data, sweep_id)

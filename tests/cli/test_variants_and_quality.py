@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.pretrained import TEXT, pretrained_folder
+from tests.processes import running
 from tests.support import roofleet
 
 SHORT = ("--prompt-tokens", "8", "--new-tokens", "3", "--iterations", "2", "--warmup", "1")
@@ -130,12 +130,12 @@ def test_a_missing_tokenizer_is_said_before_anything_is_measured(
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(model: Path, tmp_path: Path) -> None:
     """What a scheduler sends leaves the run stored as cancelled."""
-    command = [sys.executable, "-m", "roofleet", "profile", str(model), *SHORT[:4], "--iterations", "100000"]
-    with subprocess.Popen([*command, "--data", str(tmp_path)], stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        next(line for line in running.stderr if "measuring" in line)
-        running.terminate()
-        running.stderr.read()
-    assert running.returncode == 130
+    command = ("-m", "roofleet", "profile", str(model), *SHORT[:4], "--iterations", "100000")
+    with running(*command, "--data", str(tmp_path), stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "measuring" in line)
+        process.terminate()
+        process.communicate(timeout=240)
+        assert process.returncode == 130
     found = roofleet("sql", "SELECT status FROM runs", "--format", "json", data=tmp_path)
     assert json.loads(found.stdout) == [{"status": "cancelled"}]

@@ -36,7 +36,7 @@ def channel(running: CollectorProcess) -> Iterator[Any]:
 
 def push(channel: Any, messages: list[bytes]) -> tuple[list[Ack], Any]:
     """Sends raw messages on one stream; the acknowledgements, and the error that ended it if one did."""
-    call = channel.stream_stream(RAW, response_deserializer=codec.decode_ack)(iter(messages), timeout=20)
+    call = channel.stream_stream(RAW, response_deserializer=codec.decode_ack)(iter(messages), timeout=120)
     acks = []
     try:
         for ack in call:
@@ -106,7 +106,7 @@ def test_a_bad_batch_ends_its_stream_and_nothing_else(
         refused.extend(push(channel, [good(name, 1), BAD[kind], good(name, 3)]))
         yield second
 
-    assert len(list(beside(messages(), timeout=20))) == 2
+    assert len(list(beside(messages(), timeout=120))) == 2
     acks, error = refused
     assert acks == [Ack(name, 1, 1)]
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -167,7 +167,7 @@ def test_health_says_serving(channel: Any) -> None:
     """The standard health service knows the server and each of its services."""
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", "roofleet.v1.Ingest", "roofleet.v1.Fleet", "roofleet.v1.Control"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=120)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -185,7 +185,7 @@ def test_an_agent_attaches_and_is_listed_until_it_leaves(channel: Any) -> None:
     listing = services.LIST_AGENTS.client(channel)
 
     def listed() -> list[tuple[str, int]]:
-        return [(a.hostname, a.spooled_batches) for a in listing(Filter(), timeout=5)]
+        return [(a.hostname, a.spooled_batches) for a in listing(Filter(), timeout=120)]
 
     eventually(lambda: listed() == [("machine", 7)])
     leave.append(True)
@@ -194,7 +194,7 @@ def test_an_agent_attaches_and_is_listed_until_it_leaves(channel: Any) -> None:
 
 def test_an_agent_that_does_not_say_hello_is_refused(channel: Any) -> None:
     """A heartbeat before hello is INVALID_ARGUMENT."""
-    call = services.ATTACH.client(channel)(iter([Heartbeat(1)]), timeout=10)
+    call = services.ATTACH.client(channel)(iter([Heartbeat(1)]), timeout=120)
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
@@ -202,17 +202,17 @@ def test_an_agent_that_does_not_say_hello_is_refused(channel: Any) -> None:
 
 def test_control_lists_the_catalogues(channel: Any, running: CollectorProcess) -> None:
     """Models and hardware are listed with a filter, and the collector says where its SQL is."""
-    assert services.LIST_MODELS.client(channel)(Filter("bert-large"), timeout=5) == ["bert-large-uncased"]
-    assert "h100-sxm" in services.LIST_HARDWARE.client(channel)(Filter("h100"), timeout=5)
-    assert services.LIST_JOBS.client(channel)(Filter(), timeout=5) == []
-    info = services.GET_COLLECTOR.client(channel)(Filter(), timeout=5)
+    assert services.LIST_MODELS.client(channel)(Filter("bert-large"), timeout=120) == ["bert-large-uncased"]
+    assert "h100-sxm" in services.LIST_HARDWARE.client(channel)(Filter("h100"), timeout=120)
+    assert services.LIST_JOBS.client(channel)(Filter(), timeout=120) == []
+    info = services.GET_COLLECTOR.client(channel)(Filter(), timeout=120)
     assert running.sql.endswith(f":{info.sql_port}")
 
 
 def test_a_call_that_is_not_there_is_unimplemented(channel: Any) -> None:
     """Jobs come later: submitting one says so in gRPC's own word."""
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/roofleet.v1.Control/SubmitJob")(b"", timeout=5)
+        channel.unary_unary("/roofleet.v1.Control/SubmitJob")(b"", timeout=120)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 

@@ -46,7 +46,7 @@ class Browser:
         """What an element says, as soon as it says something."""
         return self.until(lambda: self.driver.find_element(By.CSS_SELECTOR, css).text, css)
 
-    def until(self, condition: Callable[[], Any], what: str = "the condition", seconds: float = 15) -> Any:
+    def until(self, condition: Callable[[], Any], what: str = "the condition", seconds: float = 90) -> Any:
         """Waits for a truthy value."""
         give_up = time.monotonic() + seconds
         while True:

@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import threading
 import urllib.request
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 from tests.dashboard.data import Fleet, StoreSource
+from tests.processes import running
 from tests.support import eventually
 
 from roofleet_dashboard.app import PAGES, create_app, prepare_server, serve
@@ -85,18 +85,14 @@ def test_serve_ends_cleanly(sent: signal.Signals) -> None:
         print("ready", flush=True)
         app.serve(made, "127.0.0.1", 0)
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    eventually(lambda: _sleeps(process.pid))
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running("-c", textwrap.dedent(program), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        eventually(lambda: _sleeps(process.pid))
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=240)
+        assert (process.returncode, errors) == (0, "")
 
 
 def _sleeps(pid: int) -> bool:

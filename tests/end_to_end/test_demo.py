@@ -22,7 +22,7 @@ from roofleet_collector.store import DuckDBStore
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The demo, run once for the whole file."""
     data = tmp_path_factory.mktemp("demo")
-    return data, roofleet_process("demo", "--once", "--data", str(data), data=data, timeout=280)
+    return data, roofleet_process("demo", "--once", "--data", str(data), data=data, timeout=850)
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ class Reader:
         try:
             select = self._checked.get(sql)
             if select is None:
-                select = check(sql, rows.cursor)
+                select = rows.run(lambda: check(sql, rows.cursor))  # the store may be closed meanwhile
                 self._remember(sql, select)
         except BaseException:
             rows.close()
