@@ -30,6 +30,15 @@ FUNCTIONS = {
     "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
     "steps_of(phase, new_tokens)": "steps of a phase in one iteration",
     "rounds_of(attributes)": "how often an op ran in a step, loops unrolled",
+    "same_conditions(threads_a, torch_a, driver_a, threads_b, torch_b, driver_b)": "whether a roof "
+    "holds for a run's conditions",
+    "roof_size(size_bytes)": "size of data from which on nothing stays in caches",
+    "at_key(held, key)": "what a map has at a key",
+    "multiplied_in(dtype, variant)": "the dtype whose roof a run is under as a whole",
+    "point_doubt(time_ns, unknown_ops, guessed)": "why work or time of an op, layer or step is in doubt",
+    "phase_doubt(noise, low, coverage)": "why the times of a phase, or of its layers, are in doubt",
+    "roof_fault(flops, skipped_flops, bytes, compute_roof, memory_roof, time_ns, doubt)": "why a point lies "
+    "above its roof; NULL where it does not",
 }
 """The macros of macros.sql and what each gives; a test compares the names."""
 

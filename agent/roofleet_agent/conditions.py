@@ -47,6 +47,15 @@ class Conditions:
         }
 
 
+def load_now(threads: int, listen_s: float) -> float | None:
+    """Share that other work takes of the processors needed for so many threads, by listening for a moment;
+    None where the system does not tell."""
+    cpus = _affinity()
+    began = _Load.now(cpus)
+    time.sleep(listen_s)
+    return _Load.now(cpus).other_since(began, threads)
+
+
 class _Load:
     """Seconds of processor time: spent by this process, by all, and that there were to spend."""
 

@@ -6,6 +6,7 @@ Rates, work and bytes moved are decimal, as vendors state them (GB/s is 10^9); o
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ __all__ = [
     "capacity_text",
     "clock_text",
     "count_text",
+    "dtypes_text",
     "energy_text",
     "exact_text",
     "flops_text",
@@ -33,6 +35,7 @@ __all__ = [
     "tick_text",
     "time_text",
     "traffic_text",
+    "utilization_text",
     "workload_text",
 ]
 
@@ -118,6 +121,22 @@ def percent_text(fraction: Number) -> str:
     if (value := _known(fraction)) is None:
         return UNKNOWN
     return f"{_significant(value * 100)} %" if abs(value) >= 0.001 or value == 0 else "< 0.1 %"
+
+
+def utilization_text(fraction: Number, is_least: object = False) -> str:
+    """A share of a roof: "at least 31 %" where a part of the work is not known, "133 % (!)" above the roof,
+    which is a fault of one of the two."""
+    if (value := _known(fraction)) is None:
+        return UNKNOWN
+    return ("at least " if is_least else "") + percent_text(value) + (" (!)" if value > 1 else "")
+
+
+def dtypes_text(shares: str | None) -> str:
+    """The dtypes of products, from a JSON object of shares: "bf16 90 %, fp32 10 %"; empty for none."""
+    found = json.loads(shares) if shares else {}
+    if len(found) == 1:
+        return str(next(iter(found)))
+    return ", ".join(f"{dtype} {percent_text(share)}" for dtype, share in found.items())
 
 
 def overhead_text(ratio: Number) -> str:

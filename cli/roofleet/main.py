@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import roofleet
-from roofleet.commands import analyze, catalogs, compare, demo, profile, runs, serve, sql, sweep
+from roofleet.commands import analyze, catalogs, compare, demo, profile, roofs, runs, serve, sql, sweep
 from roofleet.console import speak_plainly
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
 
@@ -46,6 +46,7 @@ app.command("collector", rich_help_panel="A fleet")(serve.collector)
 app.command("agent", rich_help_panel="A fleet")(serve.agent)
 app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)
 app.add_typer(runs.runs, name="runs", rich_help_panel="Asking")
+app.command("roofs", rich_help_panel="Asking")(roofs.roofs)
 app.command("compare", rich_help_panel="Asking")(compare.compare)
 app.command("sql", rich_help_panel="Asking")(sql.sql)
 app.command("models", rich_help_panel="Asking")(catalogs.models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,22 @@ def _datasheet_roofs(devices: pa.Table) -> Rows:
     return {"devices": named, "roofs": pa.Table.from_pylist(roofs, schema=TABLES["roofs"].schema)}
 
 
+def _each_measurement_apart(roofs: pa.Table) -> Rows:
+    """Gives measured roofs of older agents, which named a roof and not its measurement, ids of their own.
+
+    Under one name the later would take the place of the earlier, however much lower it is. Their threads are
+    told in words only.
+    """
+    rows = roofs.to_pylist()
+    for row in rows:
+        if row["source_kind"] == "measured" and row["torch_version"] is None and row["measured_at"]:
+            row["roof_id"] = f"{row['roof_id']}/{row['measured_at'].isoformat()}"
+            threads = re.search(r", (\d+) threads", row["source"])
+            if row["threads"] is None and threads:
+                row["threads"] = int(threads[1])
+    return {"roofs": pa.Table.from_pylist(rows, schema=roofs.schema)}
+
+
 def roofs_of(device_id: str, hardware: Hardware) -> list[dict[str, Any]]:
     """The rows of `roofs` that a catalogue entry gives a device: one a dtype, and the memory's."""
     common = {"device_id": device_id, "source_kind": "datasheet"}
@@ -78,4 +95,5 @@ _RULES: dict[str, Callable[[pa.Table], Rows]] = {
     "ops": _costs,
     "hosts": _host_was_seen,
     "devices": _datasheet_roofs,
+    "roofs": _each_measurement_apart,
 }

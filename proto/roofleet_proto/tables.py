@@ -122,20 +122,41 @@ DEVICES = Table(
 
 ROOFS = Table(
     "roofs",
-    "A ceiling of a device: operations per second for one dtype, or bytes per second of one memory level.",
+    "One observation of a ceiling of a device: operations per second for one dtype, or bytes per second of "
+    "one memory level. All are kept; `roofline_roofs` has the best of those under the same conditions.",
     ("roof_id",),
     (
-        _must("roof_id", TEXT, "Device, what is bounded, and where the figure comes from, in one text."),
+        _must("roof_id", TEXT, "Identity of the observation."),
         _must("device_id", TEXT, "The device it bounds."),
         _must("kind", TEXT, "`compute` or `memory`."),
         Column("dtype", TEXT, "Operand type of a compute roof: `fp32`, `bf16`, `fp16` and others."),
         Column("accumulate_dtype", TEXT, "Type that sums are kept in, where it decides the figure."),
-        Column("memory_level", TEXT, "Memory of a memory roof: `dram`, `hbm` and others."),
+        Column(
+            "memory_level",
+            TEXT,
+            "Memory of a memory roof: `cache`, or the device's own as `dram`, `device`, `hbm3` and others; "
+            "NULL for one seen in a run, whose data tell by their size.",
+        ),
         Column("flops_per_s", FLOAT, "Height of a compute roof, dense.", "FLOP/s"),
         Column("bytes_per_s", FLOAT, "Height of a memory roof.", "bytes/s"),
-        _must("source_kind", TEXT, "`measured` on this device, or from a `datasheet`."),
-        _must("source", TEXT, "What was measured and how, or the address of the datasheet."),
+        _must(
+            "source_kind", TEXT, "`measured` on this device, `seen` in a run on it, or from a `datasheet`."
+        ),
+        _must(
+            "source", TEXT, "What was measured and how, the run it was seen in, or the datasheet's address."
+        ),
         Column("measured_at", TIME, "When it was measured."),
+        Column("size_bytes", INT, "Size of the data that was worked on.", "bytes"),
+        Column("threads", INT, "Threads the CPU backend computed with."),
+        Column("torch_version", TEXT, "torch it was measured with."),
+        Column("driver_version", TEXT, "Driver of the device, where it has one."),
+        Column(
+            "other_load",
+            FLOAT,
+            "Share that other work took meanwhile of the processors that were needed, 0 to 1.",
+        ),
+        Column("spread", FLOAT, "How much longer the median round took than the best: 0.05 is 5 %."),
+        Column("run_id", TEXT, "The run it was seen in; NULL for one that was measured."),
     ),
     replaces=True,
 )
@@ -268,6 +289,7 @@ RUNS = Table(
         Column("quality_tokens", INT, "Positions the quality figures are means over."),
         Column("quality_baseline", TEXT, "What the quality is measured against, such as `base, bf16`."),
         Column("quality_unknown", TEXT, "Why the quality figures are NULL."),
+        Column("driver_version", TEXT, "Driver of the device it ran with, where it has one."),
         Column(
             "iterations_ended_by",
             TEXT,
@@ -373,6 +395,7 @@ OP_COSTS = Table(
         Column("kv_read_bytes", INT, "Key-value cache read.", "bytes"),
         Column("kv_write_bytes", INT, "Key-value cache written.", "bytes"),
         _must("formula_version", INT, "Version of the formulas that gave these figures."),
+        Column("dtype", TEXT, "Type it computes in, which decides its roof; NULL where no tensor tells."),
         Column(
             "needed_flops",
             INT,

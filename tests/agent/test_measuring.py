@@ -10,7 +10,7 @@ from torch import nn
 
 from roofleet_agent.measuring.layer_timer import LayerTimer
 from roofleet_agent.measuring.memory import MemoryTracker, over_calls
-from roofleet_agent.measuring.roofs import measure_roofs
+from roofleet_agent.roofs.measured import measure_roofs
 
 
 class TickingClock:
@@ -164,13 +164,14 @@ def test_a_layer_finds_leaves_and_peaks() -> None:
 
 
 def test_the_cpu_has_roofs_with_their_source() -> None:
-    """A bandwidth and a compute roof are measured, in base units, and say how."""
-    roofs = measure_roofs(torch.device("cpu"))
+    """Bandwidths of memory and caches and compute roofs are measured, in base units, and say how."""
+    roofs = measure_roofs(torch.device("cpu"), budget_s=0.01)
     memory = [r for r in roofs if r.kind == "memory"]
     compute = {r.dtype: r for r in roofs if r.kind == "compute"}
-    assert len(memory) == 1
-    assert memory[0].bytes_per_s is not None
-    assert memory[0].bytes_per_s > 1e8
+    assert [r.memory_level for r in memory] == ["dram", "cache"]
+    assert memory[0].size_bytes >= 2**28 > memory[1].size_bytes
+    assert all(r.bytes_per_s is not None and r.bytes_per_s > 1e8 for r in memory)
+    assert all(r.spread >= 0 for r in roofs)
     assert "fp32" in compute
     assert compute["fp32"].flops_per_s is not None
     assert compute["fp32"].flops_per_s > 1e8

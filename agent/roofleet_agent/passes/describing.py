@@ -37,6 +37,7 @@ def asked(
         "threads": torch.get_num_threads() if on_cpu else None,
         "torch_version": torch.__version__,
         "transformers_version": _version("transformers") if request.origin != "module" else None,
+        "driver_version": device.info.driver_version,
     }
 
 

@@ -47,6 +47,18 @@ def dtype_name(tensor: torch.Tensor) -> str:
     return DTYPE_NAMES.get(data.dtype, str(data.dtype).removeprefix("torch."))
 
 
+def quantized_input(operands: Sequence[torch.Tensor]) -> str | None:
+    """The type that a product's input is quantised to on its way, so that both sides multiply in it; None
+    where it stays as it is and the weight is unpacked.
+
+    torchao's weights tell how they quantise the other side: `act_quant_kwargs`, formerly `input_quant_func`.
+    """
+    for tensor in operands:
+        if any(getattr(tensor, name, None) is not None for name in ("act_quant_kwargs", "input_quant_func")):
+            return dtype_name(tensor)
+    return None
+
+
 def covered_bytes(tensor: torch.Tensor) -> int:
     """Bytes of storage a view covers: a dimension that repeats the same data counts once.
 

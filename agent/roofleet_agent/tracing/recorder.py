@@ -20,6 +20,7 @@ from roofleet_agent.tracing.operands import (
     is_bookkeeping,
     packed_weights,
     plain_arguments,
+    quantized_input,
     tensors_in,
 )
 from roofleet_agent.tracing.records import Edge, TracedOp, TracedTensor, TraceResult
@@ -117,8 +118,11 @@ class Recorder(TorchDispatchMode):
         """Runs `call` and notes it as one op of that name on these operands, without the ops inside it."""
         with self.paused():
             result = call()
-        inputs = [self._operand(t) for t in operands]
-        self._add(name, inputs, [self._operand(t) for t in tensors_in(result)], False, {})
+        tensors = list(operands)
+        quantized = quantized_input(tensors)
+        attributes = {} if quantized is None else {"quantized_input": quantized}
+        inputs = [self._operand(t) for t in tensors]
+        self._add(name, inputs, [self._operand(t) for t in tensors_in(result)], False, attributes)
         return result
 
     @contextmanager

@@ -170,6 +170,7 @@ class Watch:
             "process_peak_bytes": process_peak_bytes(),
             "threads": torch.get_num_threads() if self._torch_device.type == "cpu" else None,
             "torch_version": torch.__version__,
+            "driver_version": self.device.info.driver_version,
             "outputs_finite": self._costs.finite,
             "timer_inside_ns": cost.inside_ns if cost else None,
             "timer_outside_ns": cost.outside_ns if cost else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from roofleet_analysis.costs.attending import needed_cache, needed_work
 
-FORMULA_VERSION = 4
+FORMULA_VERSION = 5
 """Raised whenever a formula's result changes: costs stored under an older one are derived again."""
 
 

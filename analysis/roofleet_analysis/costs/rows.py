@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from roofleet_analysis.costs.dtypes import computing_dtype
 from roofleet_analysis.costs.registry import FORMULA_VERSION, FORMULAS, Cost, Op, Tensor, cost_of
 from roofleet_proto.tables import OP_COSTS
 
@@ -34,10 +35,11 @@ def derive_op_costs(ops: pa.Table) -> pa.Table:
     """
     rows = []
     for row in ops.to_pylist():
-        cost = cost_of(op_of(row))
-        if cost is None and row["op"] not in FORMULAS:
+        op = op_of(row)
+        cost = cost_of(op)
+        if cost is None and op.name not in FORMULAS:
             cost = stated_cost(row.get("stated_cost"))
-        rows.append(_row(row, cost))
+        rows.append(_row(row, cost) | {"dtype": computing_dtype(op)})
     return pa.Table.from_pylist(rows, schema=OP_COSTS.schema)
 
 

@@ -40,6 +40,8 @@ def print_warnings(console: Console, row: dict[str, Any]) -> None:
             "[bold red]the model gave out NaN or infinite numbers:[/bold red] its times are those of a model "
             "that is broken in this dtype or variant"
         )
+    if row.get("fault"):  # an older collector does not know it
+        console.print(f"[bold yellow]above its roof, marked (!):[/bold yellow] {escape(row['fault'])}")
     if row["noise"]:
         console.print(
             f"[bold yellow]these times are too noisy to rely on:[/bold yellow] {escape(row['noise'])}"

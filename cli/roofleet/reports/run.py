@@ -17,10 +17,12 @@ from roofleet_analysis.units import (
     between_text,
     capacity_text,
     count_text,
+    dtypes_text,
     overhead_text,
     percent_text,
     rate_text,
     time_text,
+    utilization_text,
     workload_text,
 )
 
@@ -44,8 +46,8 @@ def run_row(query: Query, run_id: str) -> dict[str, Any]:
 def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     """The slowest layers of a run by their own time, over all steps of an iteration."""
     layers: list[dict[str, Any]] = query(
-        "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction "
-        "FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
+        "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction, "
+        "l.unknown_ops FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
         "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * coalesce(p.steps, 1) DESC, l.path LIMIT ?",
         (run_id, SLOWEST),
     ).to_pylist()
@@ -149,6 +151,9 @@ def growth_text(
 def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
     generates = row["new_tokens"] > 0
     roof = f"of the {row['roof_source_kind']} roof" if row["roof_source_kind"] else ""
+    # an older collector knows none of these
+    least, dtypes = row.get("utilization_is_least"), dtypes_text(row.get("product_dtypes"))
+    roofs = f"of the {row['roof_source_kind']} roofs of {dtypes}" if roof and "," in dtypes else roof
 
     def optional(text: Callable[[Any], str], value: Any) -> str | None:
         return None if value is None else text(value)
@@ -164,11 +169,11 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("allocator's reserve", optional(capacity_text, row["allocator_reserved_bytes"])),
         (
             f"FLOPs utilization, MFU ({'prefill' if generates else 'forward'})",
-            optional(lambda v: f"{percent_text(v)} {roof}", row["model_flops_utilization"]),
+            optional(lambda v: f"{utilization_text(v, least)} {roofs}", row["model_flops_utilization"]),
         ),
         (
             f"bandwidth utilization, MBU ({'decode' if row['time_per_output_token_ns'] else 'forward'})",
-            optional(lambda v: f"{percent_text(v)} {roof}", row["memory_bandwidth_utilization"]),
+            optional(lambda v: f"{utilization_text(v, least)} {roof}", row["memory_bandwidth_utilization"]),
         ),
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),
         (
@@ -248,7 +253,7 @@ def _print_layers(console: Console, query: Query, run_id: str) -> None:
             time_text(layer["self_ns"]),
             percent_text(layer["share_of_phase"]),
             layer["bound"] or UNKNOWN,
-            percent_text(layer["roofline_fraction"]),
+            utilization_text(layer["roofline_fraction"], layer["unknown_ops"]),
         ]
         for layer in slowest_layers(query, run_id)
     ]

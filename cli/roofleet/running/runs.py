@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roofleet import console
 from roofleet.errors import UserError
 from roofleet.naming.folders import address, data_folder
+from roofleet_analysis.units import percent_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,16 +116,26 @@ class Runs:
             self.deliver_if_possible()  # the run's own error is the one to report
             raise
 
-    def measure_roofs(self, device: Device, show: Show) -> None:
-        """Keeps the roofs of a device, measured if they are not remembered, and one reading of it."""
-        from roofleet_agent.roofs import measured_roofs
+    def measure_roofs(self, device: Device, show: Show, again: bool = False) -> None:
+        """Keeps the roofs of a device, measured if they are not remembered, and one reading of it.
+
+        They are measured `again` if that is asked. Says so if other work was under way each time.
+        """
+        from roofleet_agent.roofs.remembered import disturbance, measured_roofs
         from roofleet_agent.service import take_readings
 
         def measured(roof: str) -> None:
             show(f"measuring the {roof} roof", 1.0)
 
-        self.write("roofs", measured_roofs(device, self.folder, done=measured))
+        rows = measured_roofs(device, self.folder, again=again, done=measured)
+        self.write("roofs", rows)
         take_readings(self.sink, [device])
+        if (load := disturbance(rows)) is not None:
+            _warn(
+                f"the roofs of {device.info.name} were measured while other work took {percent_text(load)} "
+                "of the processors, and may be too low. The next run measures them again if it is quiet; "
+                "`roofleet roofs --again` does so now"
+            )
 
     def write(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keeps rows of a table, to be delivered."""

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import StoreInUse, StoreUnreadable
+from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.engine import connect, is_of_a_newer_version
 from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
@@ -86,8 +87,14 @@ class DuckDBStore:
         return connect(self.path)
 
     def append(self, rows: Append) -> Future[Receipt]:
-        """See Store.append."""
-        return self._writer.submit(lambda connection: _append(connection, rows, self._deleted))
+        """See Store.append. What runs achieved is noted in work of its own after the one that ends them: if
+        that fails, the rows are stored all the same."""
+        stored = self._writer.submit(lambda connection: _append(connection, rows, self._deleted))
+        ended = ended_runs(rows)
+        if not ended:
+            return stored
+        noted = self._writer.submit(lambda connection: note_achieved(connection, ended))
+        return when_noted(stored, noted)
 
     def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
         """See Store.touch_hosts."""
@@ -125,7 +132,10 @@ class DuckDBStore:
             connection.execute("DELETE FROM op_costs WHERE run_id = ?", [run_id])
             _insert(connection, TABLES["op_costs"], costs)
 
-        return self._writer.submit(replace)
+        replaced = self._writer.submit(replace)
+        return when_noted(
+            replaced, self._writer.submit(lambda connection: note_achieved(connection, [run_id]))
+        )
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""

@@ -15,7 +15,13 @@ from roofleet_collector.errors import StoreUnreadable
 from roofleet_proto.tables import Table
 
 VIEWS = (
+    "roof_sizes",
+    "roofline_roofs",
     "run_roofs",
+    "op_work",
+    "work_roofs",
+    "op_summary",
+    "unknown_ops",
     "layer_steps",
     "phase_iterations",
     "phase_repeats",
@@ -24,13 +30,11 @@ VIEWS = (
     "phase_summary",
     "run_summary",
     "layer_summary",
-    "op_summary",
-    "unknown_ops",
     "memory_summary",
     "phase_comparison",
     "layer_comparison",
     "roofline_points",
-    "roofline_roofs",
+    "achieved_roofs",
     "fleet_status",
     "bottlenecks",
 )

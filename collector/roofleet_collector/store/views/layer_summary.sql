@@ -19,7 +19,7 @@
 -- arithmetic_intensity: FLOP per byte moved.
 -- achieved_flops_per_s: FLOP over self_ns.
 -- achieved_bytes_per_s: Bytes over self_ns.
--- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
+-- attainable_flops_per_s: Lower of the compute roof, by the dtypes of its ops, and intensity times the bandwidth roof, of memory or caches (see work_roofs).
 -- roofline_fraction: Time at the roof over self_ns; 1 is at the roof.
 -- bound: `compute` or `memory`, the side of the ridge; `overhead` where the layer reaches less than a quarter of the roof with ops that would take under 10 microseconds each there, or keeps the device's kernels busy less than half of its time; NULL where it has no ops of its own.
 -- peak_memory_bytes: Most live cache and activation bytes while the layer ran, in bytes.
@@ -39,6 +39,13 @@
 -- kv_write_bytes: Key-value cache written, in bytes.
 -- timer_ns: The timer's cost that is taken off self_ns, the median of a step, in ns.
 -- busy_ns: Time the device's kernels run for its own ops in a step; NULL on a CPU, in ns.
+-- fault: Why it lies above its roof, with both numbers: the roof, its work or its time is at fault; NULL where it does not. roofline_points also knows the doubts of the whole phase.
+-- product_dtypes: JSON object of the dtypes that its products are computed in, each with its share of their FLOP.
+-- needed_flops: What no implementation can do without of matmul_flops: of attention the pairs that the mask lets through, in FLOP.
+-- compute_roof_flops_per_s: The compute roof of its work, by the dtypes of its ops, in FLOP/s.
+-- memory_roof_bytes_per_s: The bandwidth roof of its traffic, the memory's or the caches', in bytes/s.
+-- from_memory_bytes: Traffic that caches cannot serve, in bytes (see work_roofs).
+-- guessed: Whether its bytes are an expectation: which experts rows meet, shapes do not say.
 CREATE OR REPLACE VIEW layer_summary AS
 WITH times AS (
     SELECT run_id, phase, path, median(calls) AS calls, avg(duration_ns) AS mean_ns,
@@ -56,15 +63,7 @@ busy AS (
     SELECT run_id, phase, path, sum(busy_ns)::BIGINT AS busy_ns FROM op_times GROUP BY run_id, phase, path
 ),
 costs AS (
-    SELECT c.run_id, c.phase, c.path,
-           sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.other_flops)::BIGINT AS other_flops,
-           sum(c.weight_bytes)::BIGINT AS weight_bytes, sum(c.activation_bytes)::BIGINT AS activation_bytes,
-           sum(c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS kv_bytes,
-           sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
-           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT o.is_view), 0)::BIGINT AS ops,
-           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT c.is_known), 0)::BIGINT AS unknown_ops
-    FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
-    GROUP BY c.run_id, c.phase, c.path
+    SELECT *, kv_read_bytes + kv_write_bytes AS kv_bytes FROM work_roofs WHERE path IS NOT NULL
 ),
 upward AS (
     SELECT run_id, phase, unnest(ancestors) AS path, matmul_flops, other_flops, weight_bytes,
@@ -92,7 +91,8 @@ held AS (
            y.peak_bytes AS peak_memory_bytes,
            CASE WHEN c.ops > 0 THEN c.matmul_flops + c.other_flops END AS flops,
            nullif(c.weight_bytes + c.activation_bytes + c.kv_bytes, 0) AS bytes,
-           f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory
+           c.compute_flops_per_s AS compute, c.memory_bytes_per_s AS memory, c.product_dtypes, c.guessed,
+           c.needed_flops, c.from_memory_bytes
     FROM layers l
     JOIN phases q ON q.run_id = l.run_id
     LEFT JOIN times t ON t.run_id = l.run_id AND t.phase = q.phase AND t.path = l.path
@@ -100,7 +100,6 @@ held AS (
     LEFT JOIN costs c ON c.run_id = l.run_id AND c.phase = q.phase AND c.path = l.path
     LEFT JOIN totals s ON s.run_id = l.run_id AND s.phase = q.phase AND s.path = l.path
     LEFT JOIN layer_memory y ON y.run_id = l.run_id AND y.phase = q.phase AND y.path = l.path
-    LEFT JOIN run_roofs f ON f.run_id = l.run_id
 ),
 bounded AS (
     SELECT *, time_at_roof_ns(flops, bytes, compute, memory) AS time_at_roof_ns FROM held
@@ -116,5 +115,9 @@ SELECT run_id, phase, path, module_type, role, block_index, calls::BIGINT AS cal
        bound_by(flops, bytes, compute, memory, nullif(self_ns, 0), ops, busy_ns := busy_ns) AS bound,
        peak_memory_bytes, time_at_roof_ns, ops, unknown_ops, parent_path, layer_index, depth, is_leaf,
        total_matmul_flops, total_other_flops, total_weight_bytes, total_activation_bytes, total_kv_bytes,
-       kv_read_bytes, kv_write_bytes, timer_ns, busy_ns
+       kv_read_bytes, kv_write_bytes, timer_ns, busy_ns,
+       roof_fault(flops, matmul_flops - needed_flops, bytes, compute, memory, nullif(self_ns, 0),
+                  point_doubt(self_ns, unknown_ops, guessed)) AS fault, product_dtypes,
+       needed_flops, compute AS compute_roof_flops_per_s, memory AS memory_roof_bytes_per_s, from_memory_bytes,
+       guessed
 FROM bounded;

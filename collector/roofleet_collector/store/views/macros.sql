@@ -119,3 +119,53 @@ CREATE OR REPLACE MACRO steps_of(phase, new_tokens) AS
 CREATE OR REPLACE MACRO rounds_of(attributes) AS
     CASE WHEN contains(attributes, '"repeat"')
          THEN coalesce(TRY_CAST(json_extract_string(attributes, '$.repeat') AS BIGINT), 1) ELSE 1 END;
+
+-- Whether a roof holds for a run's conditions: threads, torch and driver. What one of them does not tell does
+-- not tell them apart.
+CREATE OR REPLACE MACRO same_conditions(threads_a, torch_a, driver_a, threads_b, torch_b, driver_b) AS
+    coalesce(threads_a = threads_b, true) AND coalesce(torch_a = torch_b, true)
+    AND coalesce(driver_a = driver_b, true);
+
+-- Size of data from which on nothing can stay in caches: what the memory's roof was measured on, and where an
+-- older agent did not say, what it used.
+CREATE OR REPLACE MACRO roof_size(size_bytes) AS coalesce(size_bytes, 268435456);
+
+-- What a map has at a key; NULL where it has nothing.
+CREATE OR REPLACE MACRO at_key(held, key) AS list_extract(map_extract(held, key), 1);
+
+-- The dtype whose roof a run of that dtype and variant is under as a whole.
+CREATE OR REPLACE MACRO multiplied_in(dtype, variant) AS
+    CASE WHEN variant LIKE '%int8-dynamic%' THEN 'int8' ELSE dtype END;
+
+-- Why the work or the time of an op, a layer or a step is in doubt by itself; NULL if it is not. Under 50
+-- microseconds what timing costs, and what it is corrected by, is no longer small beside the time.
+CREATE OR REPLACE MACRO point_doubt(time_ns, unknown_ops, guessed) AS
+    nullif(concat_ws('; ',
+        CASE WHEN time_ns < 50000 THEN 'under 50 us, too short to be timed well' END,
+        CASE WHEN unknown_ops > 0 THEN printf('%d ops have no formula', unknown_ops) END,
+        CASE WHEN guessed THEN 'which experts are read is an expectation' END), '');
+
+-- Why the times of a phase, or of its layers, are in doubt; NULL if they are not. The coverage counts for
+-- layers only: give 1 for the step itself.
+CREATE OR REPLACE MACRO phase_doubt(noise, low, coverage) AS
+    nullif(concat_ws('; ', noise,
+        CASE WHEN low IS NULL THEN 'fewer than 3 iterations' END,
+        CASE WHEN coverage IS NULL THEN 'it is not known what of the step the layers explain'
+             WHEN coverage NOT BETWEEN 0.9 AND 1.1
+             THEN printf('the layers explain %.0f %% of the step', coverage * 100) END), '');
+
+-- Why a point lies above its roof, with both numbers; NULL where it does not. The work is told with what
+-- causal masking lets kernels skip; the doubt is why its work or time cannot raise the roof.
+CREATE OR REPLACE MACRO roof_fault(flops, skipped_flops, bytes, compute_roof, memory_roof, time_ns, doubt) AS
+    CASE WHEN time_at_roof_ns(flops, bytes, compute_roof, memory_roof) > time_ns
+         THEN CASE WHEN flops / compute_roof > bytes / memory_roof
+                   THEN concat(printf('%.4g GFLOP/s above a roof of %.4g GFLOP/s: ', flops / time_ns,
+                                      compute_roof / 1e9),
+                               CASE WHEN (flops - skipped_flops) / compute_roof * 1e9 <= time_ns
+                                    THEN 'attention is counted dense, and kernels skip what is masked'
+                                    ELSE coalesce('its work or time is in doubt (' || doubt || ')',
+                                                  'the roof or the work is at fault') END)
+                   ELSE concat(printf('%.4g GB/s above a roof of %.4g GB/s: ', bytes / time_ns,
+                                      memory_roof / 1e9),
+                               coalesce('its work or time is in doubt (' || doubt || ')',
+                                        'the roof is at fault, or a part of it stayed in a cache')) END END;

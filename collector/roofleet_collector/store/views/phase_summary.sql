@@ -20,13 +20,13 @@
 -- arithmetic_intensity: FLOP per byte moved.
 -- achieved_flops_per_s: FLOP of a step over its median bare time.
 -- achieved_bytes_per_s: Bytes of a step over its median bare time.
--- attainable_flops_per_s: Lower of the compute roof and intensity times the bandwidth roof.
+-- attainable_flops_per_s: Lower of compute_roof_flops_per_s and intensity times memory_roof_bytes_per_s.
 -- time_at_roof_ns: Time a step would take at the roof, in ns.
 -- roofline_fraction: Time at the roof over the median bare time; 1 is at the roof.
 -- bound: `compute` or `memory`, the side of the ridge; `overhead` where the step reaches less than a quarter of the roof with ops that would take under 10 microseconds each there, or the device's kernels run less than half of it.
--- model_flops_utilization: Matrix work per second over the compute roof (MFU).
--- memory_bandwidth_utilization: Bytes per second over the bandwidth roof (MBU).
--- roof_source_kind: Where the roofs come from: `measured`, `datasheet` or `mixed`.
+-- model_flops_utilization: Time the matrix work would take at the roofs of its ops' own dtypes over the median bare time (MFU).
+-- memory_bandwidth_utilization: Time the traffic would take at the bandwidth roofs over the median bare time (MBU).
+-- roof_source_kind: Where the roofs come from: `measured` here, in a measurement or in a run, `datasheet` or `mixed`.
 -- bare_p99_ns: 99th percentile of the wall time of a bare step, in ns.
 -- bare_typical_ns: The typical bare step: the geometric mean of the iterations' medians, in ns. Runs are compared by it.
 -- bare_low_ns: Lower end of its 95 % confidence interval (Student's t over iterations, on logarithms); NULL with fewer than 3 iterations, in ns.
@@ -43,6 +43,14 @@
 -- pairs_unknown: Why overhead and coverage are NULL: too few pairs, or pairs that differ too much.
 -- needed_flops: Matrix work of a step that no implementation can do without: pairs of attention that the mask lets through, and nothing that could have been kept, in FLOP. Where a mask is not known it counts least.
 -- needed_kv_bytes: Key-value cache that no implementation can leave untouched: read the positions from before the step that are in sight, written the new ones that later steps can see, in bytes.
+-- fault: Why the step lies above its roof, with both numbers: the roof, its work or its time is at fault; NULL where it does not.
+-- product_dtypes: JSON object of the dtypes that products are computed in, each with its share of their FLOP; several where a run is mixed, as under autocast.
+-- unknown_share: Share of the time of all ops that those without a formula take; NULL where ops were not timed.
+-- utilization_is_least: Whether MFU, MBU and the rest are only lower bounds: ops without a formula take 5 % of the time or more, or nobody knows how much.
+-- compute_roof_flops_per_s: The compute roof of its work, by the dtypes of its ops, in FLOP/s.
+-- memory_roof_bytes_per_s: The bandwidth roof of its traffic: the memory's for what must come from there, and the caches' for all of it, in bytes/s.
+-- from_memory_bytes: Traffic that caches cannot serve, in bytes (see work_roofs).
+-- guessed: Whether bytes are an expectation: which experts rows meet, shapes do not say.
 CREATE OR REPLACE VIEW phase_summary AS
 WITH bare AS (
     SELECT run_id, phase, count(*) AS steps, median(duration_ns) AS p50,
@@ -97,18 +105,10 @@ explained AS (
 busy AS (
     SELECT run_id, phase, sum(busy_ns)::BIGINT AS busy_ns FROM op_times GROUP BY run_id, phase
 ),
-costs AS (
-    SELECT c.run_id, c.phase,
-           sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.causal_flops)::BIGINT AS causal_flops,
-           sum(c.other_flops)::BIGINT AS other_flops, sum(c.weight_bytes)::BIGINT AS weight_bytes,
-           sum(c.activation_bytes)::BIGINT AS activation_bytes,
-           sum(c.kv_read_bytes)::BIGINT AS kv_read_bytes, sum(c.kv_write_bytes)::BIGINT AS kv_write_bytes,
-           sum(c.needed_flops)::BIGINT AS needed_flops, sum(c.needed_kv_bytes)::BIGINT AS needed_kv_bytes,
-           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT o.is_view), 0)::BIGINT AS ops,
-           coalesce(sum(rounds_of(o.attributes)) FILTER (NOT c.is_known), 0)::BIGINT AS unknown_ops
-    FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
-    GROUP BY c.run_id, c.phase
+unknown AS (
+    SELECT run_id, phase, sum(share_of_time ORDER BY op) AS share FROM unknown_ops GROUP BY run_id, phase
 ),
+costs AS (SELECT * FROM work_roofs WHERE path IS NULL),
 phases AS (SELECT run_id, phase FROM bare UNION SELECT run_id, phase FROM op_costs),
 joined AS (
     SELECT q.run_id, q.phase, b.steps, b.tokens, b.p50, b.p5, b.p95, b.p99, t.p50 AS timed_p50, p.overhead, p.pairs, p.reach,
@@ -116,7 +116,10 @@ joined AS (
            y.middle, y.margin, k.busy_ns,
            c.matmul_flops, c.causal_flops, c.other_flops, c.weight_bytes, c.activation_bytes,
            c.kv_read_bytes, c.kv_write_bytes, c.kv_read_bytes + c.kv_write_bytes AS kv_bytes,
-           c.needed_flops, c.needed_kv_bytes, c.ops, c.unknown_ops,
+           c.needed_flops, c.needed_kv_bytes,
+           c.ops, c.unknown_ops, c.product_dtypes, c.product_ns, c.memory_ns, c.guessed,
+           c.compute_flops_per_s AS compute, c.memory_bytes_per_s AS memory, u.share AS unknown_share,
+           c.from_memory_bytes,
            c.matmul_flops + c.other_flops AS flops,
            c.weight_bytes + c.activation_bytes + c.kv_read_bytes + c.kv_write_bytes AS bytes
     FROM phases q
@@ -127,6 +130,7 @@ joined AS (
     LEFT JOIN explained e ON e.run_id = q.run_id AND e.phase = q.phase
     LEFT JOIN typical y ON y.run_id = q.run_id AND y.phase = q.phase
     LEFT JOIN busy k ON k.run_id = q.run_id AND k.phase = q.phase
+    LEFT JOIN unknown u ON u.run_id = q.run_id AND u.phase = q.phase
 ),
 judged AS (
     SELECT *, share * overhead AS coverage, sqrt(pair_margin ** 2 + share_margin ** 2) AS coverage_margin,
@@ -140,12 +144,12 @@ held AS (
            CASE WHEN j.steps > 0
                 THEN conditions_noise(r.other_load, r.throttled, r.clock_low_hz, r.clock_high_hz) END AS conditions,
            CASE WHEN j.phase = 'decode' THEN 1 ELSE r.prompt_tokens END AS phase_tokens,
-           f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
-           CASE WHEN f.compute_source_kind = f.memory_source_kind THEN f.compute_source_kind
+           CASE WHEN 'datasheet' NOT IN (f.compute_source_kind, f.memory_source_kind) THEN 'measured'
+                WHEN f.compute_source_kind = f.memory_source_kind THEN f.compute_source_kind
                 WHEN f.compute_source_kind IS NULL OR f.memory_source_kind IS NULL
                 THEN coalesce(f.compute_source_kind, f.memory_source_kind)
                 ELSE 'mixed' END AS roof_source_kind,
-           time_at_roof_ns(j.flops, j.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
+           time_at_roof_ns(j.flops, j.bytes, j.compute, j.memory) AS time_at_roof_ns
     FROM judged j JOIN runs r ON r.run_id = j.run_id LEFT JOIN run_roofs f ON f.run_id = j.run_id
 )
 SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size, 0) AS tokens_per_step,
@@ -160,8 +164,8 @@ SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size,
        time_at_roof_ns,
        time_at_roof_ns / p50 AS roofline_fraction,
        bound_by(flops, bytes, compute, memory, p50, ops, busy_ns := busy_ns) AS bound,
-       matmul_flops / p50 * 1e9 / compute AS model_flops_utilization,
-       bytes / p50 * 1e9 / memory AS memory_bandwidth_utilization,
+       product_ns / p50 AS model_flops_utilization,
+       memory_ns / p50 AS memory_bandwidth_utilization,
        roof_source_kind, p99 AS bare_p99_ns, typical AS bare_typical_ns, low AS bare_low_ns, high AS bare_high_ns,
        nullif(concat_ws('; ', interval_noise(low, high), conditions), '') AS noise,
        busy_ns, kv_read_bytes, kv_write_bytes, pairs,
@@ -170,5 +174,13 @@ SELECT run_id, phase, steps, nullif(coalesce(tokens, phase_tokens) * batch_size,
        CASE WHEN pairs_unknown IS NULL THEN coverage * exp(-coverage_margin) END AS coverage_low,
        CASE WHEN pairs_unknown IS NULL THEN coverage * exp(coverage_margin) END AS coverage_high,
        pairs_unknown,
-       needed_flops, needed_kv_bytes
+       needed_flops, needed_kv_bytes,
+       roof_fault(flops, matmul_flops - needed_flops, bytes, compute, memory, p50, nullif(concat_ws('; ',
+           point_doubt(p50, unknown_ops, guessed),
+           phase_doubt(nullif(concat_ws('; ', interval_noise(low, high), conditions), ''), low, 1.0)), ''))
+           AS fault,
+       product_dtypes, unknown_share,
+       unknown_ops > 0 AND coalesce(unknown_share, 1) >= 0.05 AS utilization_is_least,
+       compute AS compute_roof_flops_per_s, memory AS memory_roof_bytes_per_s,
+       from_memory_bytes, guessed
 FROM held;

@@ -15,6 +15,8 @@
 -- roofline_fraction: Time at the roof over the time taken.
 -- bound: `compute`, `memory` or `overhead`.
 -- share_of_phase: Share of the phase's time; 1 for the model.
+-- fault: Why the point lies above its roof, with both numbers: the roof, its work or its time is at fault; NULL where it does not.
+-- product_dtypes: JSON object of the dtypes that its products are computed in, each with its share of their FLOP; NULL for a role.
 CREATE OR REPLACE VIEW roofline_points AS
 WITH layers_only AS NOT MATERIALIZED (
     SELECT s.*, matmul_flops + other_flops AS flops, weight_bytes + activation_bytes + kv_bytes AS bytes
@@ -23,24 +25,38 @@ WITH layers_only AS NOT MATERIALIZED (
 roles AS (
     SELECT l.run_id, l.phase, l.role, sum(flops)::BIGINT AS flops, sum(bytes)::BIGINT AS bytes,
            sum(self_ns) AS time_ns, sum(ops) AS ops, sum(share_of_phase) AS share_of_phase,
-           sum(busy_ns) AS busy_ns
+           sum(busy_ns) AS busy_ns, sum(matmul_flops - needed_flops)::BIGINT AS skipped_flops,
+           bool_or(guessed) AS guessed,
+           sum(unknown_ops) AS unknown_ops,
+           -- each layer may take its own time at its own roof
+           coalesce(sum(flops) / nullif(sum(flops / compute_roof_flops_per_s ORDER BY path), 0),
+                    max(compute_roof_flops_per_s)) AS compute,
+           coalesce(sum(bytes) / nullif(sum(bytes / memory_roof_bytes_per_s ORDER BY path), 0),
+                    max(memory_roof_bytes_per_s)) AS memory
     FROM layers_only l GROUP BY l.run_id, l.phase, l.role
 ),
 points AS (
     SELECT run_id, phase, 'model' AS level, NULL AS name, NULL AS role,
            matmul_flops + other_flops AS flops, weight_bytes + activation_bytes + kv_bytes AS bytes,
-           bare_p50_ns AS time_ns, ops, 1.0 AS share_of_phase, busy_ns
+           bare_p50_ns AS time_ns, ops, 1.0 AS share_of_phase, busy_ns, unknown_ops,
+           compute_roof_flops_per_s AS compute, memory_roof_bytes_per_s AS memory,
+           matmul_flops - needed_flops AS skipped_flops, guessed, product_dtypes, fault
     FROM phase_summary
     UNION ALL
-    SELECT run_id, phase, 'role', role, role, flops, bytes, time_ns, ops, share_of_phase, busy_ns FROM roles
+    SELECT run_id, phase, 'role', role, role, flops, bytes, time_ns, ops, share_of_phase, busy_ns, unknown_ops,
+           compute, memory, skipped_flops, guessed, NULL, NULL
+    FROM roles
     UNION ALL
-    SELECT run_id, phase, 'layer', path, role, flops, bytes, self_ns, ops, share_of_phase, busy_ns
+    SELECT run_id, phase, 'layer', path, role, flops, bytes, self_ns, ops, share_of_phase, busy_ns, unknown_ops,
+           compute_roof_flops_per_s, memory_roof_bytes_per_s, matmul_flops - needed_flops, guessed, product_dtypes,
+           NULL
     FROM layers_only
 ),
 held AS (
-    SELECT p.*, f.compute_flops_per_s AS compute, f.memory_bytes_per_s AS memory,
-           time_at_roof_ns(p.flops, p.bytes, f.compute_flops_per_s, f.memory_bytes_per_s) AS time_at_roof_ns
-    FROM points p LEFT JOIN run_roofs f ON f.run_id = p.run_id
+    SELECT p.*, time_at_roof_ns(p.flops, p.bytes, p.compute, p.memory) AS time_at_roof_ns,
+           concat_ws('; ', point_doubt(p.time_ns, p.unknown_ops, p.guessed),
+                     phase_doubt(s.noise, s.bare_low_ns, s.layer_time_coverage)) AS doubt
+    FROM points p LEFT JOIN phase_summary s ON s.run_id = p.run_id AND s.phase = p.phase
 )
 SELECT h.run_id, r.device_id, m.name AS model_name, h.phase, h.level, coalesce(h.name, m.name) AS name,
        h.role, h.flops, h.bytes, h.time_ns,
@@ -49,7 +65,9 @@ SELECT h.run_id, r.device_id, m.name AS model_name, h.phase, h.level, coalesce(h
        attainable_flops(h.flops, h.bytes, h.compute, h.memory) AS attainable_flops_per_s,
        h.time_at_roof_ns / h.time_ns AS roofline_fraction,
        bound_by(h.flops, h.bytes, h.compute, h.memory, h.time_ns, h.ops, busy_ns := h.busy_ns) AS bound,
-       h.share_of_phase
+       h.share_of_phase,
+       coalesce(h.fault, roof_fault(h.flops, h.skipped_flops, h.bytes, h.compute, h.memory, h.time_ns,
+                                    nullif(h.doubt, ''))) AS fault, h.product_dtypes
 FROM held h
 JOIN runs r ON r.run_id = h.run_id
 LEFT JOIN models m ON m.model_id = r.model_id;

@@ -17,8 +17,8 @@
 -- peak_memory_bytes: Most memory in use at once during a step: weights, cache and activations, in bytes.
 -- energy_j: Energy the device used in whole bare iterations, in J.
 -- energy_per_token_j: The same for one token generated (processed, for a model that does not generate), in J.
--- model_flops_utilization: Matrix work per second over the compute roof, in prefill or forward.
--- memory_bandwidth_utilization: Bytes per second over the bandwidth roof, in decode (forward, for a model that does not generate).
+-- model_flops_utilization: Time the matrix work would take at the roofs of its ops' own dtypes over the time taken (MFU), in prefill or forward.
+-- memory_bandwidth_utilization: Time the traffic would take at the bandwidth roofs over the time taken (MBU), in decode (forward, for a model that does not generate).
 -- instrumentation_overhead: Time with layer timing over time without, steps beside one another in pairs, phases weighted by their time in an iteration.
 -- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time in an iteration.
 -- status: `running`, `done`, `failed`, `cancelled`, or `analyzed`: counted without running, so that every time is NULL.
@@ -61,6 +61,9 @@
 -- iterations_ended_by: What ended them: `asked` for so many, `interval` for intervals that were narrow, `budget` of time, or `most`.
 -- turns_id: Runs whose iterations took turns with one another share it.
 -- decode_cached_tokens: Tokens in the cache before the middle decode step, which the costs of decode are of and its median time stands for; NULL where nothing is decoded, or in the user's own code.
+-- fault: Why steps lie above their roofs, with both numbers, by phase; NULL where none does.
+-- product_dtypes: JSON object of the dtypes that products are computed in, in prefill or forward, each with its share of their FLOP.
+-- utilization_is_least: Whether MFU and MBU are only lower bounds, as ops without a formula take a notable share of the time.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -86,7 +89,10 @@ WITH phases AS (
            max(bare_p95_ns) FILTER (phase = 'decode') AS decode_p95,
            max(bare_p99_ns) FILTER (phase = 'decode') AS decode_p99,
            string_agg(concat(phase, ': ', interval_noise(bare_low_ns, bare_high_ns)), '; ' ORDER BY phase DESC)
-               FILTER (interval_noise(bare_low_ns, bare_high_ns) IS NOT NULL) AS intervals
+               FILTER (interval_noise(bare_low_ns, bare_high_ns) IS NOT NULL) AS intervals,
+           string_agg(concat(phase, ': ', fault), '; ' ORDER BY phase DESC) FILTER (fault IS NOT NULL) AS fault,
+           max(product_dtypes) FILTER (phase IN ('prefill', 'forward')) AS product_dtypes,
+           bool_or(utilization_is_least) AS utilization_is_least
     FROM (SELECT s.*, s.bare_p50_ns * steps_of(s.phase, r.new_tokens)
                       / sum(s.bare_p50_ns * steps_of(s.phase, r.new_tokens)) OVER (PARTITION BY s.run_id) AS share
           FROM phase_summary s JOIN runs r ON r.run_id = s.run_id)
@@ -155,7 +161,8 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
        p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id,
        CASE WHEN r.new_tokens > 1 AND r.engine <> 'watch'
-            THEN r.prompt_tokens + (r.new_tokens - 2) // 2 END AS decode_cached_tokens
+            THEN r.prompt_tokens + (r.new_tokens - 2) // 2 END AS decode_cached_tokens,
+       p.fault, p.product_dtypes, p.utilization_is_least
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN run_labels l ON l.run_id = r.run_id
