@@ -5,6 +5,7 @@ routing biases, see there). Every one was verified by building the model on torc
 no memory, with transformers 5.23 and torch 2.13; the tests do so again with whatever versions are installed.
 """
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -269,3 +270,20 @@ def test_reading_the_catalogue_imports_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_storage_that_differs_from_the_configuration_is_told() -> None:
+    """gpt-oss is published in mxfp4 and DeepSeek-V3 in fp8: which layers, how many bits a number with the
+    scales, and where that is written."""
+    stored = {entry.name: entry.storage for entry in models() if entry.storage is not None}
+    assert {name: storage.dtype for name, storage in stored.items()} == {
+        "DeepSeek-V3": "fp8",
+        "gpt-oss-20b": "mxfp4",
+    }
+    for storage in stored.values():
+        assert storage.source.startswith("https://")
+        assert re.compile(storage.layers)
+    # a block of 32 numbers takes 4 bits each and a scale of 8
+    assert stored["gpt-oss-20b"].stored_bytes(32) == 17
+    # a block of 128 x 128 takes a byte each and a scale of 4 bytes
+    assert stored["DeepSeek-V3"].stored_bytes(128 * 128) == 128 * 128 + 4

@@ -17,11 +17,34 @@ from typing import Any, Literal
 
 from roofleet_analysis.catalogs import nearest_names
 
-__all__ = ["ModelEntry", "Task", "filter_models", "find_model", "models", "nearest_models"]
+__all__ = ["ModelEntry", "Storage", "Task", "filter_models", "find_model", "models", "nearest_models"]
 
 Task = Literal["generate", "encode"]
 """`generate`: a causal language model, or one with an encoder and a decoder. `encode`: a bare encoder, with
 its pooler where it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a checkpoint stores some of its weights, where that is not the dtype its configuration names."""
+
+    dtype: str
+    """The format: fp8 or mxfp4."""
+    bits: float
+    """Bits a number, the scales of its block included."""
+    layers: str
+    """Regular expression that the path of a layer matches whose matrices are stored so; the rest, biases
+    included, is in the configuration's dtype."""
+    where: str
+    """Those layers in words."""
+    compute: str
+    """The dtype in which products with them are made where the hardware can."""
+    source: str
+    """Address of where the format and the layers are told."""
+
+    def stored_bytes(self, numbers: int) -> int:
+        """What so many numbers take."""
+        return round(numbers * self.bits / 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,9 @@ class ModelEntry:
     """Address of the published configuration."""
     licence: str | None
     """SPDX identifier or the licence's own name; None if not known."""
+    storage: Storage | None = None
+    """How the checkpoint stores what is not in the configuration's dtype (fp32 where that names none); None
+    where all of it is."""
 
     @property
     def hub_id(self) -> str:
@@ -71,6 +97,7 @@ def models() -> tuple[ModelEntry, ...]:
             parameters=raw["parameters"],
             source=raw["source"],
             licence=raw.get("licence"),
+            storage=Storage(**raw["storage"]) if "storage" in raw else None,
         )
         for raw in tomllib.loads(text)["model"]
     )

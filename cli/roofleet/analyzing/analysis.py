@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from roofleet.analyzing.bounding import room_on
+from roofleet.analyzing.bounding import bounds_on, room_on, without
 from roofleet.analyzing.fitting import Memory, largest_sizes, positions_of
+from roofleet.analyzing.publishing import published
 from roofleet_agent.engines.base import DTYPE_BYTES, Session
 from roofleet_agent.engines.checkpoints import load_config, published_dtype
 from roofleet_agent.errors import WorkloadRefused
@@ -17,10 +18,10 @@ from roofleet_agent.variants.names import roof_dtype
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens
 from roofleet_analysis.costs import Cost, cost_of
 from roofleet_analysis.costs.rows import op_of, total
-from roofleet_analysis.roofline import lower_bound
 
 if TYPE_CHECKING:
     from roofleet.running.runs import Show
+    from roofleet_agent.measuring.step_memory import PhaseMemory
     from roofleet_agent.tracing import TraceResult
     from roofleet_analysis.catalogs.hardware import Hardware
 
@@ -36,22 +37,25 @@ def analyze(
 ) -> dict[str, Any]:
     """Parameters, FLOPs, bytes and memory of a model, and the least time of its phases on hardware.
 
-    `dtype` may be `auto`: the one the model was published in. `decode` is the middle step of the workload, as
-    in a run, and for memory the last one; no more tokens are generated than the model has positions for. With
-    `largest` each hardware has the largest batch and prompt it holds, None for a module, which brings its own
-    inputs.
+    `dtype` may be `auto`: the one the model was published in, with weights as its checkpoint stores them,
+    which may take less. `decode` is the middle step of the workload, as in a run, and for memory the last;
+    no more tokens are generated than the model has positions for. With `largest` each hardware has the
+    largest batch and prompt it holds, None for a module, which brings its own inputs.
     """
-    dtype = _dtype(request, dtype)
+    asked, dtype = dtype, _dtype(request, dtype)
     show("tracing on meta", 0.1)
     traced = _trace(request, dtype, workload)
     session, traces = traced.session, traced.phases
     shape = _shape(request, session, workload)
     show("counting", 0.4)
+    weights = published(request, asked, workload, session.module)
+    spared = weights.spared_bytes
     costs = {phase: phase_cost(found) for phase, found in traces.items()}
+    costs = {p: (weights.cost(cost, traces[p]), unknown) for p, (cost, unknown) in costs.items()}
     memory = Memory(request, dtype, traced)
     show("following its memory", 0.6)
     phases = memory.phases(shape)
-    needed = max(found.peak_bytes for found in phases.values())
+    needed = max(found.peak_bytes for found in phases.values()) - spared
     result = {
         "model": request.name,
         "dtype": dtype,
@@ -62,13 +66,14 @@ def analyze(
         "new_tokens": shape.new_tokens,
         "logits": workload.logits,
         "parameters": session.held_parameters,
-        "parameter_bytes": traced.weight_bytes,
+        "parameter_bytes": traced.weight_bytes - spared,
+        "published": weights.told(traced.weight_bytes, dtype),
         "kv_bytes_per_token": kv_bytes_per_token(session, dtype),
         "memory": {
-            "weight_bytes": memory.weight_bytes,
+            "weight_bytes": memory.weight_bytes - spared,
             "kv_cache_bytes": _full_cache(session, shape, dtype),
             "needed_bytes": needed,
-            "phases": {p: asdict(found) | {"peak_bytes": found.peak_bytes} for p, found in phases.items()},
+            "phases": {p: _held(found, spared) for p, found in phases.items()},
         },
         "phases": {
             phase: {"cached_tokens": _cached(phase, shape)} | _figures(*cost) for phase, cost in costs.items()
@@ -76,24 +81,31 @@ def analyze(
     }
     session.close()
     bounding = roof_dtype(dtype, workload.variant)
+    whole = memory.weight_bytes - spared
     found = []
     for number, chip in enumerate(hardware):
         if largest:
             show(f"looking for what {chip.name} holds", 0.7 + 0.3 * number / len(hardware))
         searched = largest and request.origin != "module"
-        sizes = largest_sizes(request, memory, shape, chip.offered_bytes) if searched else None
+        # a search looks at weights as they are on `meta`: what the published ones spare is room beside them
+        sizes = largest_sizes(request, memory, shape, chip.offered_bytes + spared) if searched else None
         found.append(
             {
                 "name": chip.name,
                 **room_on(chip, needed),
-                "largest": sizes,
-                "phases": {
-                    phase: (asdict(bound) if (bound := lower_bound(cost, bounding, chip)) else None)
-                    for phase, (cost, _) in costs.items()
-                },
+                "largest": without(sizes, spared),
+                "phases": bounds_on(
+                    chip, {p: cost for p, (cost, _) in costs.items()}, [weights.compute, bounding], whole
+                ),
             }
         )
     return result | {"hardware": found}
+
+
+def _held(found: PhaseMemory, spared: int) -> dict[str, Any]:
+    """The memory of a phase at its peak, with weights that take less than those on `meta`."""
+    less = replace(found, weight_bytes=found.weight_bytes - spared)
+    return asdict(less) | {"peak_bytes": less.peak_bytes}
 
 
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:

@@ -32,10 +32,11 @@ def print_analysis(out: Console, result: Found) -> None:
         if result[key] not in (usual, None)
     )
     out.print(
-        f"\n[bold]{escape(result['model'])}[/bold], {result['dtype']}{changed}, "
+        f"\n[bold]{escape(result['model'])}[/bold], {_dtype(result)}{changed}, "
         + workload_text(result["batch_size"], result["prompt_tokens"], result["new_tokens"])
         + f", logits {result['logits']}"
     )
+    stored = result["published"]
     kv, memory = result["kv_bytes_per_token"], result["memory"]
     cache = f"{capacity_text(kv)} a token, {capacity_text(memory['kv_cache_bytes'])} with all of them"
     out.print(
@@ -43,6 +44,7 @@ def print_analysis(out: Console, result: Found) -> None:
             [
                 ("parameters", f"{count_text(result['parameters'])} ({result['parameters']:,})"),
                 ("KV cache", cache if kv is not None else "none"),
+                *([("weights", _weights(stored))] if stored else []),
                 ("memory needed", capacity_text(memory["needed_bytes"])),
             ]
         )
@@ -55,6 +57,18 @@ def print_analysis(out: Console, result: Found) -> None:
     out.print(_hardware(result))
     for line in _notes(result):
         out.print(line, markup=False, style="dim")
+
+
+def _dtype(result: Found) -> str:
+    """The dtype that is analysed, and the one that weights are published in where it is another."""
+    stored = result["published"]
+    return result["dtype"] if stored is None else f"{result['dtype']} with weights as published"
+
+
+def _weights(stored: Found) -> str:
+    packed, plain = (capacity_text(stored[key]) for key in ("bytes", "unpacked_bytes"))
+    dtype, other = stored["dtype"], stored["elsewhere"]
+    return f"{packed}, {dtype} in {stored['where']}, {other} elsewhere; {plain} unpacked to {other}"
 
 
 def _steps(phases: Found) -> Any:
@@ -132,6 +146,11 @@ def _size(largest: Found | None, name: str) -> str:
 def _notes(result: Found) -> Iterable[str]:
     """How figures were found, where that is not plain."""
     yield "Memory is that of tensors; what kernels take comes on top."
+    if stored := result["published"]:
+        yield (
+            f"Weights are counted as the checkpoint stores them. Where there are no kernels for "
+            f"{stored['dtype']} transformers unpacks them: --dtype {stored['elsewhere']} counts that."
+        )
     chips = result["hardware"]
     if chips:
         reserves = " or ".join(capacity_text(r) for r in sorted({chip["reserve_bytes"] for chip in chips}))
