@@ -9,19 +9,22 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	@$(BIN)/roofleet demo --data .demo $(if $(filter 1,$(ONCE)),--once)
 
-# A worker for each core, each with whole files, so that models and fleets are made once for a file.
+# A worker for each core, each with whole files, so that models and fleets are made once for a file; those with
+# the slowest tests first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(PYTEST)
 
 # While writing: what needs neither a browser nor many seconds.
 test-quick: $(READY)
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not browser'
+	@$(PYTEST) -m 'not slow and not browser'
 
 # What a clean install takes today, beside the pinned one: the store's tests with it first on the path.
 DUCKDB2 := .duckdb2
 DUCKDB2_READY := $(DUCKDB2)/.ready-2.0.0
 test-duckdb2: $(READY) $(DUCKDB2_READY)
-	@PYTHONPATH=$(CURDIR)/$(DUCKDB2) $(BIN)/python -m pytest -n auto --dist loadfile \
+	@PYTHONPATH=$(CURDIR)/$(DUCKDB2) $(PYTEST) \
 	  tests/contracts/test_store.py tests/collector tests/dashboard/test_queries.py
 
 $(DUCKDB2_READY):

@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import duckdb
 import hypothesis
+import pytest
 from tests.processes import leaves_no_process, leaves_no_process_in_the_end
 
 __all__ = ["leaves_no_process", "leaves_no_process_in_the_end"]
@@ -18,6 +19,12 @@ __all__ = ["leaves_no_process", "leaves_no_process_in_the_end"]
 # How long an example takes says something about the machine and nothing about what is tested.
 hypothesis.settings.register_profile("roofleet", deadline=None)
 hypothesis.settings.load_profile("roofleet")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: the last one that a worker takes should be short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_report_header() -> str:

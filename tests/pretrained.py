@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -11,14 +13,21 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 TEXT = "the cat sat on the mat and the dog sat on the log while the bird sang to the cat and the dog " * 12
 
 
-def pretrained_folder(folder: Path, steps: int = 80) -> Path:
+def pretrained_folder(folder: Path) -> Path:
     """Writes model and tokenizer as save_pretrained does; the model has learnt TEXT by heart."""
+    for part in _trained():
+        part.save_pretrained(folder)
+    return folder
+
+
+@lru_cache
+def _trained(steps: int = 80) -> tuple[Any, Any]:
+    """Tokenizer and model, trained once a process."""
     words = sorted(set(TEXT.split()))
     vocabulary = {word: index for index, word in enumerate(["<unk>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-    fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=2,
@@ -37,5 +46,4 @@ def pretrained_folder(folder: Path, steps: int = 80) -> Path:
         optimizer.zero_grad()
         model(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
-    model.eval().save_pretrained(folder)
-    return folder
+    return fast, model.eval()
