@@ -84,3 +84,15 @@ def test_every_test_says_what_is_true() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 assert ast.get_docstring(node), f"{file.relative_to(ROOT)}: {node.name}"
+
+
+def test_no_test_asserts_a_time_or_starts_a_process_by_itself() -> None:
+    """How long something takes is the machine's; what is started by tests/processes.py is ended by it."""
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
+            if isinstance(node, ast.Assert):
+                assert not names & {"monotonic", "perf_counter"}, f"{file.relative_to(ROOT)}:{node.lineno}"
+            if isinstance(node, ast.Call):
+                by_hand = isinstance(node.func, ast.Attribute) and node.func.attr == "Popen"
+                assert not by_hand, f"{file.relative_to(ROOT)}:{node.lineno}"

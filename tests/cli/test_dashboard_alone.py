@@ -51,7 +51,7 @@ def test_a_folder_alone_is_served_and_its_runs_are_linked_to(tmp_path: Path) -> 
         found = re.match(r"dashboard: (http://127\.0\.0\.1:\d+) of the runs in (\S+)", line)
         assert found, line
         assert found[2] == str(tmp_path)
-        with urllib.request.urlopen(f"{found[1]}/runs?run=one", timeout=30) as page:
+        with urllib.request.urlopen(f"{found[1]}/runs?run=one", timeout=120) as page:
             assert page.status == 200
         store_run(tmp_path, "two")
         assert way_to_pages("two", tmp_path) == f"{found[1]}/runs?run=two"

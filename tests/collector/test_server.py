@@ -138,7 +138,7 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(running: CollectorProce
     """Streams called off with batches under way: what is acknowledged is there, and others go on."""
     for round in range(3):
         call = channel.stream_stream(RAW, response_deserializer=codec.decode_ack)(
-            iter([good("leaves", 100 * round + i) for i in range(1, 41)]), timeout=20
+            iter([good("leaves", 100 * round + i) for i in range(1, 41)]), timeout=120
         )
         next(call)
         call.cancel()
@@ -180,7 +180,7 @@ def test_an_agent_attaches_and_is_listed_until_it_leaves(channel: Any) -> None:
         yield Heartbeat(7)
         eventually(lambda: leave)
 
-    call = services.ATTACH.client(channel)(messages(), timeout=30)
+    call = services.ATTACH.client(channel)(messages(), timeout=120)
     assert isinstance(next(iter(call)), Welcome)
     listing = services.LIST_AGENTS.client(channel)
 

@@ -54,7 +54,7 @@ def test_a_server_can_be_started_and_stopped() -> None:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=120) as answer:
             assert "Roofleet" in answer.read().decode()
     finally:
         server.stop()

@@ -52,7 +52,7 @@ def test_any_rows_come_out_as_they_went_in(running: CollectorProcess, data: st.D
     rows = data.draw(table_rows(name))
     before = fetch(running, f"SELECT count(*) FROM {name}").column(0)[0].as_py()
     with grpc.insecure_channel(running.grpc) as channel:
-        acks = list(PUSH.client(channel)(iter([batch(rows, next(sequences), name)]), timeout=20))
+        acks = list(PUSH.client(channel)(iter([batch(rows, next(sequences), name)]), timeout=120))
     assert [ack.duplicate for ack in acks] == [False]
     equal(fetch(running, f"SELECT * FROM {name} ORDER BY rowid OFFSET {before}"), rows)
 
@@ -70,7 +70,7 @@ def test_rows_with_a_state_come_out_as_they_went_in(running: CollectorProcess, n
             row[column.name] = 0
     rows = pa.Table.from_pylist([row], schema=table.schema)
     with grpc.insecure_channel(running.grpc) as channel:
-        list(PUSH.client(channel)(iter([batch(rows, next(sequences), name)]), timeout=20))
+        list(PUSH.client(channel)(iter([batch(rows, next(sequences), name)]), timeout=120))
     key = " AND ".join(f"{column} = 'a {name}'" for column in table.key)
     found = fetch(running, f"SELECT * FROM {name} WHERE {key}")
     if name == "hosts":
@@ -86,5 +86,5 @@ def test_ops_with_their_nested_tensors_come_out_as_they_went_in(
 
     sent = ops("nested")
     with grpc.insecure_channel(running.grpc) as channel:
-        list(PUSH.client(channel)(iter([batch(sent, next(sequences), "ops")]), timeout=20))
+        list(PUSH.client(channel)(iter([batch(sent, next(sequences), "ops")]), timeout=120))
     equal(fetch(running, "SELECT * FROM ops WHERE run_id = 'nested' ORDER BY rowid"), sent)
