@@ -20,13 +20,18 @@ Call = Callable[..., Any]
 _NAME = "_compiled_call_impl"
 
 
+_NOT_THERE: Any = object()
+
+
 class Around:
     """Stands for a module's call; a copy of it, wherever a module's attributes are copied, is none."""
 
-    __slots__ = ("call", "inner")
+    __slots__ = ("before", "call", "inner", "is_over")
 
-    def __init__(self, call: Call, inner: Call) -> None:
-        self.call, self.inner = call, inner
+    def __init__(self, call: Call, inner: Call, before: Any) -> None:
+        """`call` goes through `inner` at its time; `before` is what lay in the module's attributes."""
+        self.call, self.inner, self.before = call, inner, before
+        self.is_over = False
         _hide_from_the_compiler(call, type(self).__call__, uncompiled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -75,23 +80,27 @@ def around(modules: Iterable[tuple[nn.Module, Callable[[Call], Call]]]) -> Itera
     place. A module may come twice; the later is the outer. Modules that run where Python does not call them,
     inside compiled or scripted code, are not seen.
     """
-    put: list[tuple[nn.Module, Around, Any]] = []
+    put: list[tuple[nn.Module, Around]] = []
     try:
         for module, make in modules:
-            held = vars(module)
-            before = held.get(_NAME, put)  # anything that it cannot be
             there = getattr(module, _NAME, None)
             inner = there if there is not None else module._call_impl
-            call = Around(make(inner), inner)
-            held[_NAME] = call
-            put.append((module, call, before))
+            call = Around(make(inner), inner, vars(module).get(_NAME, _NOT_THERE))
+            vars(module)[_NAME] = call
+            put.append((module, call))
         yield
     finally:
-        for module, call, before in reversed(put):
-            held = vars(module)
-            if held.get(_NAME) is not call:  # compiled, or given another call, meanwhile: that stays
-                continue
-            if before is put:
-                del held[_NAME]
-            else:
-                held[_NAME] = before
+        for module, call in reversed(put):
+            call.is_over, call.call = True, call.inner
+            _take_off(module)
+
+
+def _take_off(module: nn.Module) -> None:
+    """Takes off what is over. What lies around it, such as that of another thread, takes it along when it
+    ends; a call that was compiled meanwhile stays."""
+    held = vars(module)
+    while isinstance(top := held.get(_NAME), Around) and top.is_over:
+        if top.before is _NOT_THERE:
+            del held[_NAME]
+        else:
+            held[_NAME] = top.before

@@ -45,6 +45,20 @@ def test_a_call_goes_through_what_is_around_it_and_through_the_modules_hooks() -
     assert vars(model) == before
 
 
+def test_whoever_ends_first_leaves_nothing_behind() -> None:
+    """Of two that overlap without lying inside one another, as in two threads, neither stays."""
+    model, seen = nn.Linear(2, 2), list[str]()
+    before = dict(vars(model))
+    first, second = around([(model, noting(seen, "first"))]), around([(model, noting(seen, "second"))])
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    model(torch.zeros(1, 2))
+    second.__exit__(None, None, None)
+    assert seen == ["second", "/second"]
+    assert vars(model) == before
+
+
 def test_copies_and_pickles_of_a_module_know_nothing_of_it() -> None:
     """Also those of modules that copy their attributes by themselves, as torch.fx makes them."""
     for model in (nn.Sequential(nn.Linear(2, 2)), torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2)))):

@@ -143,6 +143,16 @@ def a_compiled_child_and_a_compiled_whole(watched: Any) -> Any:
     with watched(whole):
         whole(X)
         seen.append([before, outer(X), outer(X)])
+    broken = _Block()
+
+    def in_pieces(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return broken(x) + 1
+
+    with watched(broken):
+        pieces = torch.compile(in_pieces, backend=backend)
+        seen.append([pieces(X), pieces(X)])
+        broken(X)
     torch.compiler.reset()
     return seen, len(graphs)
 

@@ -310,7 +310,7 @@ def _is_timed_next(known: Phase) -> bool:
 
 
 def _is_captured() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _nothing() -> None:

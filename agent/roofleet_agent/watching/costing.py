@@ -41,7 +41,9 @@ def costs_of(model: nn.Module, phases: Iterable[Phase]) -> Costs:
             _add(found, model, phase)
         except Unplayable as why:
             _unknown(found, phase, str(why))
-        except Exception as error:  # whatever the user's model does when it is called once more
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the user's model does when it is called once more
             log.debug("a call of %s could not be played", phase.name, exc_info=error)
             _unknown(found, phase, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     return found

@@ -38,7 +38,7 @@ def apart(
     before = [(module, dict(vars(module))) for module in modules]
     memo: dict[int, Any] = {}
     with ExitStack() as stack:
-        stack.enter_context(_random_numbers(model))
+        stack.enter_context(random_numbers(model))
         try:
             for module, mode in zip(model.modules(), training, strict=False):
                 if not isinstance(module, torch.jit.ScriptModule):
@@ -107,8 +107,8 @@ def _is_state(value: Any) -> bool:
 
 
 @contextmanager
-def _random_numbers(model: nn.Module) -> Iterator[None]:
-    """Puts the generators of torch, of Python and of numpy back."""
+def random_numbers(model: nn.Module) -> Iterator[None]:
+    """Puts the generators of torch, also those of the model's devices, of Python and of numpy back."""
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
     state, numpy = random.getstate(), sys.modules.get("numpy")
     numpys = None if numpy is None else numpy.random.get_state()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import importlib
 import statistics
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,23 +21,16 @@ from roofleet_agent.inventory import device_id
 from roofleet_agent.measuring.allocator import process_peak_bytes
 from roofleet_agent.measuring.calibration import calibrate
 from roofleet_agent.measuring.clocks import clock_for
-from roofleet_agent.measuring.steps import TimedStep
 from roofleet_agent.passes.base import Found, of_run
-from roofleet_agent.passes.describing import layer_rows, model_row
-from roofleet_agent.passes.memory import memory_rows
 from roofleet_agent.passes.record import Record
-from roofleet_agent.passes.timing import step_rows
-from roofleet_agent.passes.tracing import StatedCost, traced_rows
+from roofleet_agent.passes.tracing import StatedCost
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink
-from roofleet_agent.storage import held_parameters, stored_bytes
-from roofleet_agent.tracing.operands import dtype_name
 from roofleet_agent.variants import Note
 from roofleet_agent.watching.calls import Calls, Phase
 from roofleet_agent.watching.costing import Costs, costs_of
 from roofleet_agent.watching.entries import entries_of
-
-log = logging.getLogger(__name__)
+from roofleet_agent.watching.rows import calls_found, costs_found, described, noted
 
 PATIENCE_S = 60.0
 """How long another thread's call waits at most while calls are played again."""
@@ -96,7 +87,7 @@ class Watch:
 
     def start(self) -> None:
         """Watches the calls from now on."""
-
+        importlib.import_module("torch._dynamo.eval_frame")  # to be told what not to compile: see calling.py
         self.calls.start()
 
     def stop(self) -> None:
@@ -114,93 +105,25 @@ class Watch:
 
     def write(self, sink: Sink, status: str, error: str | None, stated_cost: StatedCost) -> None:
         """Writes the run with everything that was seen."""
-
-        record = Record(sink, device_id(self.device), self.run_id)
-        ask = getattr(getattr(self.model, "config", None), "to_json_string", None)
-        phases, opaque = self.calls.phases, self.calls.opaque
-        model = model_row(
-            self.name,
-            "module",
-            self.model,
-            "generate" if {"prefill", "decode"} & set(phases) else "encode",
-            held_parameters(self.model),
-            ask() if callable(ask) else None,
-        )
-        record.take([Found("models", [model]), layer_rows(self.model)])
-        played = self._costs.played
-        traces = {name: one.traced for name, one in played.items()}
-        record.take(traced_rows(traces, None, stated_cost, opaque))
-        for one in played.values():
-            record.take(memory_rows(one.memory))
-        for phase in phases.values():
-            record.take(step_rows(list(_warmed_up(phase.steps))))
-        peak = max((one.memory.phases[name].peak_bytes for name, one in played.items()), default=None)
-        record.take([of_run(**self._run_row(model["model_id"], peak))])
+        record = Record(sink, device_id(self.device), self.run_id, started_at=self._started_at)
+        record.take(described(self.name, self.model, self.calls))
+        record.take(costs_found(self._costs, self.calls.opaque, stated_cost))
+        record.take(calls_found(self.calls))
+        record.take([noted(self.calls, self._costs), self._machine()])
         record.finish(status, error)
 
-    def _run_row(self, model_id: str, peak: int | None) -> dict[str, Any]:
-        phases = self.calls.phases
-        first = phases.get("prefill") or phases.get("forward") or next(iter(phases.values()))
-        decode = phases.get("decode")
-        generations = max(self.calls.generations, 1)
-        floating = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-        notes = [*self._costs.notes, *self._notes()]
+    def _machine(self) -> Found:
+        """What of the run's row tells where it ran, and what timing cost there."""
         cost = self._timer_cost
-        return {
-            "model_id": model_id,
-            "started_at": self._started_at,
-            "dtype": "fp32" if floating is None else dtype_name(floating),
-            "variant": "base",
-            "weights": "own",
-            "attention": getattr(getattr(self.model, "config", None), "_attn_implementation", None),
-            "engine": "watch",
-            "batch_size": first.batch,
-            "prompt_tokens": first.tokens,
-            "new_tokens": int(decode is not None or "prefill" in phases)
-            + (0 if decode is None else decode.begun // generations),
-            "decode_cache_tokens": self._costs.cached,
-            "variant_notes": json.dumps([asdict(note) for note in notes]) if notes else None,
-            "logits": first.logits,
-            "iterations": generations,
-            "warmup": 0,
-            "parameters": held_parameters(self.model),
-            "parameter_bytes": stored_bytes(self.model),
-            "peak_memory_bytes": peak,
-            "peak_memory_source": None if peak is None else "live tensors",
-            "process_peak_bytes": process_peak_bytes(),
-            "threads": torch.get_num_threads() if self._torch_device.type == "cpu" else None,
-            "torch_version": torch.__version__,
-            "driver_version": self.device.info.driver_version,
-            "outputs_finite": self._costs.finite,
-            "timer_inside_ns": cost.inside_ns if cost else None,
-            "timer_outside_ns": cost.outside_ns if cost else None,
+        return of_run(
+            process_peak_bytes=process_peak_bytes(),
+            threads=torch.get_num_threads() if self._torch_device.type == "cpu" else None,
+            torch_version=torch.__version__,
+            driver_version=self.device.info.driver_version,
+            timer_inside_ns=cost.inside_ns if cost else None,
+            timer_outside_ns=cost.outside_ns if cost else None,
             **self._conditions.row(),
-        }
-
-    def _notes(self) -> Iterator[Note]:
-        if self.calls.failure is not None:
-            yield Note("", f"the watching failed ({self.calls.failure})", "calls after that are not timed")
-        for phase in self.calls.phases.values():
-            yield from _notes_of(phase)
-
-
-def _notes_of(phase: Phase) -> Iterator[Note]:
-    if phase.unlike:
-        shape = " x ".join(map(str, phase.shape or ()))
-        reason = f"{phase.unlike} calls of {phase.name} had another shape than the first, {shape}"
-        yield Note("", reason, "they are not timed")
-    if phase.beside:
-        reason = f"{len(phase.beside)} timed calls of {phase.name} ran beside others in other threads"
-        left_out = phase.steps is phase.alone
-        done = "they are left out" if left_out else "their times are of calls that share the machine"
-        yield Note("", reason, done)
-
-
-def _warmed_up(steps: list[TimedStep]) -> Iterator[TimedStep]:
-    """The steps with the first pair marked as warm-up, where there are more."""
-    for step in steps:
-        is_warmup = step.iteration == 0 and len(steps) >= 4
-        yield replace(step, is_warmup=True, intervals=[]) if is_warmup else step
+        )
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -70,10 +72,11 @@ class Watched:
 
     def __enter__(self) -> Watched:
         self._watch = None
-        try:
-            self._begin()
-        except Exception as error:  # nothing of ours may end the user's program
-            self._not_stored(f"{self._name} is not profiled: {line_of(error)}")
+        with _python_draws_on():
+            try:
+                self._begin()
+            except Exception as error:  # nothing of ours may end the user's program
+                self._not_stored(f"{self._name} is not profiled: {line_of(error)}")
         return self
 
     def _begin(self) -> None:
@@ -98,12 +101,15 @@ class Watched:
         if watch is None:
             return
         _watched.discard(self._module)
-        try:
-            self._end(watch, error)
-        except Exception as problem:  # the user's program is not ours to end
-            self._not_stored(f"the run of {self._name} is not stored: {line_of(problem)}")
+        with _python_draws_on():
+            try:
+                self._end(watch, error)
+            except Exception as problem:  # the user's program is not ours to end
+                self._not_stored(f"the run of {self._name} is not stored: {line_of(problem)}")
 
     def _end(self, watch: Watch, error: BaseException | None) -> None:
+        from roofleet_agent.watching.keeping import random_numbers
+
         watch.stop()
         if not watch.phases:
             if error is None:
@@ -112,10 +118,13 @@ class Watched:
         status, reason, interrupted = *_outcome(error), None
         if status != "cancelled":
             try:
-                watch.play()
+                with console.progress(self._name, quiet=not console.err().is_terminal) as show:
+                    show("counting what its calls cost", 0.5)
+                    watch.play()
             except KeyboardInterrupt as interrupt:  # what was timed is stored first
                 status, reason, interrupted = "cancelled", "interrupted", interrupt
-        said = store(watch, self._collector, self._data, status, reason, roofs=self._roofs)
+        with random_numbers(self._module):
+            said = store(watch, self._collector, self._data, status, reason, roofs=self._roofs)
         if said is None:
             self._missing = None
         else:
@@ -168,6 +177,16 @@ class Watched:
             return None
         with open_runs(self._collector, self._data, warn=False) as runs:
             return run_html(runs.query, self.run_id)
+
+
+@contextlib.contextmanager
+def _python_draws_on() -> Iterator[None]:
+    """Python's random numbers go on where they were: some libraries draw one when they are imported."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _outcome(error: BaseException | None) -> tuple[str, str | None]:
