@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from roofleet_agent.calling import Call, around
 from roofleet_agent.names import op_name
 from roofleet_agent.storage import plain_tensors
+from roofleet_agent.tracing.operands import laid_out_as_fused
 from roofleet_agent.tracing.tape import Event, followers
 
 
@@ -95,6 +96,8 @@ class MemoryTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_meta:
+            result = laid_out_as_fused(func, result)  # else what follows would copy it, and only there
         if self._paused:
             return result
         for tensor in result if isinstance(result, (list, tuple)) else (result,):

@@ -37,6 +37,17 @@ def is_bookkeeping(func: Any) -> bool:
     return schema is not None and (func.namespace == "prim" or schema.name in _BOOKKEEPING)
 
 
+def laid_out_as_fused(func: Any, result: Any) -> Any:
+    """Attention's answer in the memory layout that fused kernels give, [b, s, h, d].
+
+    `meta` answers in another, and so do a CPU's kernels for some masks and sizes; the reshape that follows
+    would be a copy on one device and not on the other.
+    """
+    if str(func) == "aten.scaled_dot_product_attention.default" and result.dim() == 4:
+        return result.transpose(1, 2).contiguous().transpose(1, 2)
+    return result
+
+
 def dtype_name(tensor: torch.Tensor) -> str:
     """The dtype data is kept in: a quantised weight has that of its integers, `int4` if two share a byte."""
     data = max(plain_tensors(tensor), key=lambda t: t.numel() * t.element_size())

@@ -18,6 +18,7 @@ from roofleet_agent.tracing.operands import (
     covered_bytes,
     dtype_name,
     is_bookkeeping,
+    laid_out_as_fused,
     packed_weights,
     plain_arguments,
     quantized_input,
@@ -109,7 +110,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = _laid_out_as_fused(func, func(*args, **kwargs))
+        result = laid_out_as_fused(func, func(*args, **kwargs))
         if not self._paused:
             self._note(func, args, kwargs, result)
         return result
@@ -310,14 +311,3 @@ def _written(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[A
 
 def _only_moves_a_number(inputs: Sequence[_Operand], outputs: Sequence[_Operand]) -> bool:
     return len(outputs) == 1 and inputs[0].shape == () and inputs[0].dtype == outputs[0].dtype
-
-
-def _laid_out_as_fused(func: Any, result: Any) -> Any:
-    """Attention's answer in the memory layout that fused kernels give, [b, s, h, d].
-
-    `meta` answers in another, and so do a CPU's kernels for some masks and sizes; the reshape that follows
-    would be a copy on one device and not on the other.
-    """
-    if str(func) == "aten.scaled_dot_product_attention.default" and result.dim() == 4:
-        return result.transpose(1, 2).contiguous().transpose(1, 2)
-    return result

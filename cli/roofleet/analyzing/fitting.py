@@ -35,8 +35,9 @@ class TooManyOps(Exception):
 class Memory:
     """The memory of one model in one dtype, at any batch, prompt and number of new tokens.
 
-    Of decode it is that of the last step, when the cache is fullest. Tensors are counted, exactly as the
-    memory pass of a run counts them: what kernels take beside them and what a driver keeps comes on top.
+    Of decode it is that of the last step, when the cache is fullest, or of the first where a sliding window
+    or logits still hold the whole prompt then. Tensors are counted, exactly as the memory pass of a run
+    counts them: what kernels take beside them and what a driver keeps comes on top.
     """
 
     def __init__(self, request: ModelRequest, dtype: str, traced: Traced) -> None:
@@ -59,9 +60,7 @@ class Memory:
 
     def of(self, phase: str, workload: Workload) -> PhaseMemory:
         """The memory of one phase at its peak."""
-        memory = self._found(phase, workload).phases[phase]
-        step = workload.new_tokens - 2 if phase == "decode" else memory.peak_step_index
-        return replace(memory, peak_step_index=step)
+        return self._found(phase, workload).phases[phase]
 
     def layers(self, phase: str, workload: Workload) -> list[LayerMemory]:
         """What each layer found and left in that step."""
@@ -71,17 +70,18 @@ class Memory:
         key = (phase, workload)
         if key not in self._known:
             if phase == "decode":
-                self._known[key] = self._last_decode(workload)
+                self._known[key] = self._fullest_decode(workload)
             else:
                 self._known[key] = self._follow(workload, phase, 0)[0]
         return self._known[key]
 
-    def _last_decode(self, workload: Workload) -> MemoryFound:
+    def _fullest_decode(self, workload: Workload) -> MemoryFound:
         """The last step, after a longer prompt instead of all the steps before it.
 
         The cache is the same then, but for a sliding window: after a prompt it holds on to all of it and
-        lets go with the next token. There one more step comes between. An encoder's prompt is not in the
-        cache of the decoder's tokens, so there every step is played.
+        lets go with the next token. There one more step comes between, and the first step may hold more than
+        the last, as it may where a prompt's logits are kept until the next are there. An encoder's prompt is
+        not in the cache of the decoder's tokens, so there every step is played.
         """
         new = workload.new_tokens
         if self._is_two_sided:
@@ -97,7 +97,11 @@ class Memory:
             found, holds_more = self._follow(shorter, "decode", steps - 1)
             if steps == new - 1 or not holds_more:
                 break
-        return found
+        last = _after(new - 1 - steps, found, workload)
+        if new == 2 or not (holds_more or workload.logits == "all"):
+            return last
+        first, _ = self._follow(replace(workload, new_tokens=2), "decode", 0)
+        return last if last.phases["decode"].peak_bytes > first.phases["decode"].peak_bytes else first
 
     def _follow(self, workload: Workload, phase: str, index: int) -> tuple[MemoryFound, bool]:
         """The memory of one step, and whether the cache then holds on to more than it shows."""
@@ -110,6 +114,29 @@ class Memory:
         holds_more = any(t.untyped_storage().nbytes() > t.numel() * t.element_size() for t in session.cache())
         session.close()
         return found, holds_more
+
+
+def _after(steps: int, found: MemoryFound, workload: Workload) -> MemoryFound:
+    """The memory of the last decode step with the ids of the tokens that so many steps more have generated,
+    which are kept beside it until the end."""
+    kept = 8 * workload.batch_size * steps
+    step = found.phases["decode"]
+    step = replace(
+        step,
+        activation_bytes=step.activation_bytes + kept,
+        start_bytes=step.start_bytes + kept,
+        peak_step_index=workload.new_tokens - 2,
+    )
+    layers = [
+        replace(
+            layer,
+            enter_bytes=layer.enter_bytes + kept,
+            exit_bytes=layer.exit_bytes + kept,
+            peak_bytes=layer.peak_bytes + kept,
+        )
+        for layer in found.layers["decode"]
+    ]
+    return MemoryFound({"decode": step}, {"decode": layers})
 
 
 def largest_sizes(request: ModelRequest, memory: Memory, workload: Workload, capacity: int) -> dict[str, Any]:
