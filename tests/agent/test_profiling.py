@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
+from roofleet.analyzing.analysis import analyze
 from roofleet.console import plain
 from roofleet.errors import UserError
 from roofleet.naming.models import resolve
@@ -24,6 +25,7 @@ from roofleet_agent.registry import find_engine
 from roofleet_agent.rows import table_of
 from roofleet_agent.tracing.recorder import Recorder
 from roofleet_agent.workload import ModelRequest, Workload
+from roofleet_analysis.catalogs.hardware import find_hardware
 from roofleet_analysis.costs import derive_op_costs
 from roofleet_collector.store import Append, DuckDBStore
 
@@ -178,6 +180,10 @@ def test_images_have_no_tokens_and_a_modules_weights_are_its_own(tmp_path: Path)
     store.close()
     assert [(p["tokens_per_step"], p["bare_p50_ns"] > 0) for p in phases] == [(None, True)]
     assert "own weights, batch 2\n" in capture.get()
+    counted = analyze(model, "fp32", Workload(), [find_hardware("l4")], largest=True)
+    assert (counted["batch_size"], counted["prompt_tokens"]) == (2, 0)
+    # [2, 4, 6, 6] of windows of 27, then [2, 144] @ [144, 2]
+    assert counted["phases"]["forward"]["matmul_flops"] == 2 * (2 * 4 * 36) * 27 + 2 * 2 * 144 * 2
     assert "prompt tokens" not in capture.get()
 
 

@@ -59,6 +59,7 @@ class ModuleEngine:
         applied.notes.extend(folded(told_whole(fused)))
         session = ModuleSession(request.name, module, _moved(inputs, device, TORCH_DTYPES[dtype]), applied)
         if guessed:
+            session.notes.append(Note("", "its factory gives no inputs", f"made up: {_told(inputs)}"))
             session.guess = (
                 f" with inputs that were guessed, {_told(inputs)}: let {request.name} return (module, inputs)"
             )

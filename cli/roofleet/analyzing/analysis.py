@@ -62,7 +62,7 @@ def analyze(
         "variant": workload.variant.name,
         "attention": session.attention,
         "batch_size": shape.batch_size,
-        "prompt_tokens": shape.prompt_tokens,
+        "prompt_tokens": session.prompt_tokens,
         "new_tokens": shape.new_tokens,
         "logits": workload.logits,
         "parameters": session.held_parameters,
@@ -136,7 +136,8 @@ def _trace(request: ModelRequest, dtype: str, workload: Workload) -> Traced:
 
 def _shape(request: ModelRequest, session: Session, workload: Workload) -> Workload:
     """The workload as the model takes it: a module may have another batch than was asked for, a text has the
-    tokens it has, an encoder generates none, and no more are generated than there are positions for."""
+    tokens it has, an encoder generates none, and no more are generated than there are positions for. What
+    has no tokens keeps those that were asked for, which change nothing."""
     batch = getattr(session, "batch_size", workload.batch_size)
     new, positions = workload.new_tokens, positions_of(request)
     if positions is not None:
@@ -144,7 +145,7 @@ def _shape(request: ModelRequest, session: Session, workload: Workload) -> Workl
     return replace(
         workload,
         batch_size=batch,
-        prompt_tokens=session.prompt_tokens,
+        prompt_tokens=session.prompt_tokens or workload.prompt_tokens,
         new_tokens=new if session.task == "generate" else 0,
         prompt=None,
     )

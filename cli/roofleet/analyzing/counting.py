@@ -54,7 +54,7 @@ def store_analysis(
     record.take(described(request, traced.session, workload))
     record.take([of_run(sweep_id=sweep_id, iterations=0, warmup=0)])
     record.take(traced_rows(traced.phases, kv_bytes, stated_cost, traced.session.opaque))
-    prompt_tokens = traced.session.prompt_tokens
+    prompt_tokens = traced.session.prompt_tokens or workload.prompt_tokens
     traced.session.close()
     show("following its memory", 0.5)
     phases = memory.phases(replace(workload, prompt_tokens=prompt_tokens, prompt=None))
