@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from rich.console import Console
+from tests.support import TINY_LLAMA, ListSink, request
 
 from roofleet.analyzing.analysis import analyze
 from roofleet.analyzing.bounding import bounds_on, room_on
+from roofleet.analyzing.counting import store_analysis
 from roofleet.analyzing.publishing import published
 from roofleet.naming.models import resolve
 from roofleet.reports.analysis import print_analysis
@@ -18,7 +22,8 @@ from roofleet_agent.storage import stored_bytes
 from roofleet_agent.variants import parse
 from roofleet_agent.workload import Workload
 from roofleet_analysis.catalogs.hardware import Hardware, find_hardware
-from roofleet_analysis.costs import Cost
+from roofleet_analysis.costs import Cost, derive_op_costs
+from roofleet_analysis.roofline import LowerBound, lower_bound
 
 GIB = 2**30
 
@@ -94,17 +99,19 @@ def test_weights_are_counted_as_they_are_published() -> None:
 def test_published_weights_are_those_of_the_model_as_it_is() -> None:
     """DeepSeek-V3: a byte a number, and a scale for 128 x 128 of them, in all but tables, norms and routers;
     whoever names a dtype or changes the model has all of it in that dtype."""
-    request = resolve("DeepSeek-V3", None)
-    session = find_engine(request).load(request, torch.device("meta"), "bf16", Workload(1, 8, 1))
+    deepseek = resolve("DeepSeek-V3", None)
+    session = find_engine(deepseek).load(deepseek, torch.device("meta"), "bf16", Workload(1, 8, 1))
     tables = 2 * 129_280 * 7168 + 58 * 256 * 7168
     norms = 61 * (2 * 7168 + 1536 + 512) + 7168
-    stored = published(request, "auto", Workload(), session.module).told(stored_bytes(session.module), "bf16")
+    stored = published(deepseek, "auto", Workload(), session.module).told(
+        stored_bytes(session.module), "bf16"
+    )
     assert stored is not None
     matrices = 671_026_404_352 - tables - norms
     assert stored["bytes"] == pytest.approx(matrices * (1 + 4 / 128**2) + 2 * (tables + norms), rel=1e-6)
-    assert published(request, "bf16", Workload(), session.module).spared_bytes == 0
+    assert published(deepseek, "bf16", Workload(), session.module).spared_bytes == 0
     pruned = Workload(variant=parse("pruned-50"))
-    assert published(request, "auto", pruned, session.module).spared_bytes == 0
+    assert published(deepseek, "auto", pruned, session.module).spared_bytes == 0
 
 
 def test_bounds_take_the_roof_that_the_hardware_has() -> None:
@@ -118,3 +125,23 @@ def test_bounds_take_the_roof_that_the_hardware_has() -> None:
     assert found["h100"]["lower_bound_ns"] == pytest.approx(1e15 / 1978.9e12 * 1e9)
     shared = bounds_on(chip("a100"), {"decode": Cost(weight_bytes=12 * 10**9)}, ["bf16"], 10**9)["decode"]
     assert shared["lower_bound_ns"] == pytest.approx(1e9 / 2.039e12 * 1e9)
+
+
+def test_an_analysis_and_a_sweep_of_analyses_bound_the_same_step() -> None:
+    """Decode is its middle step in both, with (9 - 2) // 2 = 3 cached tokens beside the prompt's 8, and the
+    least times of each phase agree to the digit."""
+    workload, sink = Workload(2, 8, 9), ListSink()
+    result = analyze(request(TINY_LLAMA), "fp32", workload, [chip("h100")])
+    assert result["phases"]["decode"]["cached_tokens"] == 8 + 3
+    assert "decode is its middle step, after 11 cached tokens" in printed(result)
+    store_analysis(request(TINY_LLAMA), "fp32", workload, sink, lambda what, fraction: None, None)
+    ops = pa.concat_tables(sink.tables["ops"])
+    (h100,) = result["hardware"]
+    for phase, bound in h100["phases"].items():
+        rows = ops.filter(pc.equal(ops["phase"], phase))
+        costs = derive_op_costs(rows).to_pylist()
+        names = ("needed_flops", "weight_bytes", "needed_kv_bytes")
+        summed = Cost(**{name: sum(row[name] or 0 for row in costs) for name in names})
+        assert lower_bound(summed, "fp32", chip("h100")) == LowerBound(
+            bound["lower_bound_ns"], bound["bound"]
+        )

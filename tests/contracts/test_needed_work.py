@@ -6,6 +6,7 @@ the product itself uses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -22,10 +23,15 @@ from roofleet_agent.registry import find_engine
 from roofleet_agent.variants import parse
 from roofleet_agent.workload import ModelRequest, Workload, middle_cache_tokens
 from roofleet_analysis.catalogs.hardware import find_hardware
+from roofleet_analysis.catalogs.models import ModelEntry, models
 from roofleet_analysis.costs import Cost
 from roofleet_analysis.roofline import lower_bound
 
 VOCABULARY = 101
+OTHERWISE = ("deepseek_v3", "mamba", "t5")
+"""Architectures that need less than masks alone tell, or mask nothing: the search above has their figures."""
+EACH = {m.model_type: m for m in reversed(models()) if m.task == "generate" and m.model_type not in OTHERWISE}
+"""The first published decoder of each architecture of the others."""
 UNMASKED = ("t5", "bert", "distilbert", "mobilebert", "roberta")
 """Families that mask nothing of what they run: T5's decoder has one token, which sees all before it."""
 
@@ -52,18 +58,21 @@ def in_sight(s: Shape, window: int | None = None, chunk: int | None = None) -> i
     )
 
 
-def windows(config: dict[str, Any]) -> list[int | None]:
+def windows(config: Mapping[str, Any]) -> list[int | None]:
     """The sliding window of each of a decoder's layers, by what its papers say."""
     kind, window = config["model_type"], config.get("sliding_window")
+    every = config.get("sliding_window_pattern")
     layers = config.get("num_hidden_layers") or config.get("n_layer") or config.get("n_layers")
     if kind in ("gemma2", "gpt_oss"):
         return [window if layer % 2 == 0 else None for layer in range(layers)]
+    if every:
+        return [None if layer % every == every - 1 else window for layer in range(layers)]
     if kind == "gemma3_text":
         return [window if kind == "sliding_attention" else None for kind in config["layer_types"]]
     return [window if kind in ("mistral", "phi3") else None] * layers
 
 
-def widths(config: dict[str, Any]) -> tuple[int, int]:
+def widths(config: Mapping[str, Any]) -> tuple[int, int]:
     """Heads, and the features of a head's keys and values together."""
     heads = config.get("num_attention_heads") or config.get("n_head")
     hidden = config.get("hidden_size") or config.get("n_embd")
@@ -82,9 +91,14 @@ def needed_flops(name: str, s: Shape) -> int:
         return deepseek(s, dense)
     if name in UNMASKED:
         return dense
+    return dense - hidden_flops(config, s)
+
+
+def hidden_flops(config: Mapping[str, Any], s: Shape) -> int:
+    """Of dense attention what a decoder's masks hide."""
     heads, wide = widths(config)
     hidden = [s.tokens * seen(s, window) - in_sight(s, window) for window in windows(config)]
-    return dense - 2 * s.batch * heads * wide * sum(hidden)
+    return 2 * s.batch * heads * wide * sum(hidden)
 
 
 def seen(s: Shape, window: int | None) -> int:
@@ -182,3 +196,15 @@ def test_chunks_bound_what_is_needed() -> None:
         pairs = in_sight(step, chunk=4) + in_sight(step)
         products = step.batch * (step.tokens * matrices + 4 * 16 * pairs + 32 * VOCABULARY)
         assert found[phase].needed_flops == 2 * products
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", EACH.values(), ids=EACH)
+def test_no_published_architecture_is_bound_by_more_than_it_needs(entry: ModelEntry) -> None:
+    """At full size with 300 tokens, more than the shortest window: what the configuration's masks hide is not
+    needed, and everything else is."""
+    costs = costs_of(resolve(entry.name, None), Workload(prompt_tokens=300, new_tokens=4), "bf16")
+    for phase, step in (("prefill", Shape(1, 300, 0, 300)), ("decode", Shape(1, 1, 301, 300))):
+        hidden = hidden_flops(entry.config, step)
+        assert costs[phase].needed_flops == costs[phase].matmul_flops - hidden, phase
+        assert hidden > 0 or phase == "decode"

@@ -80,6 +80,8 @@ def attending(attributes: Mapping[str, Any]) -> Attending | None:
     stated = attributes.get("attends")
     if stated is None:
         return None
+    if not isinstance(stated, Mapping):
+        raise TypeError(f"attends is {stated!r}; it must name the sizes of a step of attention")
     return Attending(**{name: value for name, value in stated.items() if name not in ("work", "cache")})
 
 
