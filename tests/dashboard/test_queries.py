@@ -19,14 +19,13 @@ ROOT = Path(roofleet_dashboard.__file__).parent
 def parameters(fleet: Fleet) -> dict[str, tuple[object, ...]]:
     """What each query is asked with; a query without an entry takes nothing."""
     run = fleet.gpt2_run
-    device = fleet.source.rows("SELECT device_id FROM runs WHERE run_id = ?", run)[0]["device_id"]
     return {
         "run": (run,),
         "run_choice": (run,),
         "phases": (run,),
         "bottlenecks": (run, 3),
         "roofline_points": (run, "decode", "layer"),
-        "roofs": (device,),
+        "roofs": (run,),
         "layer": (run, "decode", "lm_head"),
         "sweep_runs": (SWEEP,),
         "network_layers": (run, "decode"),

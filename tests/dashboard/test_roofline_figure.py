@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.dashboard.data import CPU_BYTES_PER_S, CPU_FLOPS_PER_S, GPU_DEVICE, Fleet
+from tests.dashboard.data import CPU_BYTES_PER_S, CPU_FLOPS_PER_S, GPU_RUN, Fleet
 
 from roofleet_analysis.catalogs.hardware import find_hardware, hardware
 from roofleet_dashboard import queries
 from roofleet_dashboard.figures.label_places import Dot, label_places
 from roofleet_dashboard.figures.palette import DARK, LIGHT, OKABE_ITO, sequential, text_on
-from roofleet_dashboard.figures.roofline import Series, drawable, roofline_figure
+from roofleet_dashboard.figures.roofline import ABOVE_ROOF, Series, drawable, roofline_figure
 from roofleet_dashboard.figures.roofs import DeviceRoofs, hardware_roofs, pairs, stored_roofs
 
 
@@ -27,8 +27,7 @@ def points(fleet: Fleet) -> list[dict[str, Any]]:
 @pytest.fixture
 def roofs(fleet: Fleet) -> DeviceRoofs:
     """The measured roofs of the CPU."""
-    device = fleet.source.rows("SELECT device_id FROM runs WHERE run_id = ?", fleet.gpt2_run)[0]["device_id"]
-    return stored_roofs("Test CPU", queries.rows(fleet.source, "roofs", device), ["fp32"])
+    return stored_roofs("Test CPU", queries.rows(fleet.source, "roofs", fleet.gpt2_run), ["fp32"])
 
 
 def test_every_point_lies_where_its_row_says(points: list[dict[str, Any]], roofs: DeviceRoofs) -> None:
@@ -83,7 +82,7 @@ def test_a_roof_says_where_it_comes_from(roofs: DeviceRoofs) -> None:
 
 def test_only_roofs_of_the_wanted_dtypes_are_drawn(fleet: Fleet) -> None:
     """A GPU has a compute roof for each of many dtypes; those that no run uses stay away."""
-    rows = queries.rows(fleet.source, "roofs", GPU_DEVICE)
+    rows = queries.rows(fleet.source, "roofs", GPU_RUN)
     device = stored_roofs("H100", rows, ["bf16"])
     assert len(device.dtypes()) > 3
     ((_, computes),) = pairs(device)
@@ -94,7 +93,7 @@ def test_catalogue_roofs_equal_those_the_collector_gives_a_device(fleet: Fleet) 
     """Hardware added from the catalogue has the roofs that a device of that name has."""
     entry = find_hardware("h100-sxm")
     assert entry is not None
-    stored = stored_roofs("H100", queries.rows(fleet.source, "roofs", GPU_DEVICE), [])
+    stored = stored_roofs("H100", queries.rows(fleet.source, "roofs", GPU_RUN), [])
     key = lambda roof: (roof.kind, roof.name)  # noqa: E731
     assert sorted(hardware_roofs(entry, []).roofs, key=key) == sorted(stored.roofs, key=key)
 
@@ -168,3 +167,37 @@ def _luminance(colour: str) -> float:
     channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else math.pow((c + 0.055) / 1.055, 2.4) for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+FAULT = "2.7 GFLOP/s above a roof of 1 GFLOP/s: its work or time is in doubt (fewer than 3 iterations)"
+
+
+def test_a_point_above_its_roof_is_ringed_and_says_why(points: list[dict[str, Any]]) -> None:
+    """One of the points is at fault: a ring of another shape and colour is around it, the legend says what
+    rings are, the hover why, and a click names the point as before. Without a fault there is no ring."""
+    series = Series("gpt2", tuple(points), 0)
+    assert ABOVE_ROOF not in {trace.name for trace in roofline_figure([series], [], LIGHT).data}
+    fault = {"fault": FAULT, "roofline_fraction": 2.7}
+    faulty = [row | fault if row["level"] == "model" else row for row in points]
+    ring = roofline_figure([Series("gpt2", tuple(faulty), 0)], [], LIGHT).data[-1]
+    (model,) = (row for row in points if row["level"] == "model")
+    assert (ring.name, ring.marker.symbol, ring.showlegend) == (ABOVE_ROOF, "circle-x-open", None)
+    assert (ring.x, ring.y) == ((model["arithmetic_intensity"],), (model["achieved_flops_per_s"],))
+    assert ring.customdata[0][3] == model["name"]
+    assert "270 % (!)" in ring.hovertext[0]
+    assert "above a roof of 1 GFLOP/s" in ring.hovertext[0].replace("<br>", " ")
+
+
+def test_the_caches_have_a_slope_of_their_own_and_no_flats() -> None:
+    """A dotted line above the memory's, up to the compute roof: what stays in a cache may lie between."""
+    row = {"device_id": "d", "source_kind": "measured", "source": "here", "other_load": 0.0, "dtype": None}
+    rows = [
+        row | {"kind": "memory", "memory_level": "dram", "bytes_per_s": 1e10},
+        row | {"kind": "memory", "memory_level": "cache", "bytes_per_s": 8e10},
+        row | {"kind": "compute", "dtype": "fp32", "flops_per_s": 1e11, "source_kind": "seen"},
+    ]
+    slope, flat, _, cached = roofline_figure([], [stored_roofs("CPU", rows, ["fp32"])], LIGHT).data
+    assert (slope.line.dash, flat.line.dash, cached.line.dash) == ("solid", "solid", "dot")
+    assert cached.y[0] / cached.x[0] == pytest.approx(8e10)
+    assert cached.y[-1] == pytest.approx(1e11)
+    assert slope.name == flat.name == cached.name == "CPU · roofs (measured)"

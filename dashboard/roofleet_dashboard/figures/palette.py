@@ -25,6 +25,8 @@ class Theme:
     rim: str
     """Around points, so that those over one another can be told apart."""
     roofs: tuple[str, ...]
+    fault: str
+    """Around points that lie above their roof."""
 
 
 LIGHT = Theme(
@@ -35,6 +37,7 @@ LIGHT = Theme(
     box="#f3f5f8",
     rim="#ffffff",
     roofs=("#4a5568", "#8a5a00", "#5b3f99", "#0f6f6f", "#9b2c4d"),
+    fault="#c92a2a",
 )
 DARK = Theme(
     text="#e8ebef",
@@ -44,6 +47,7 @@ DARK = Theme(
     box="#2e3238",
     rim="#c8ced6",
     roofs=("#b4bdca", "#e0b060", "#b7a3e8", "#7fcfcf", "#eb9ab3"),
+    fault="#ff8787",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,11 +16,12 @@ from roofleet_dashboard.figures.label_places import Dot, label_places
 from roofleet_dashboard.figures.palette import OKABE_ITO, SYMBOLS, Theme
 from roofleet_dashboard.figures.roofs import DeviceRoofs, add_roofs, pairs
 
-__all__ = ["Series", "drawable", "roofline_figure"]
+__all__ = ["ABOVE_ROOF", "Series", "drawable", "roofline_figure"]
 
 Row = Mapping[str, Any]
 Span = tuple[float, float]
 
+ABOVE_ROOF = "above its roof: the roof, its work or its time is at fault"
 _PLOT_HEIGHT = 560
 _MODEL_SIZE = 18.0
 _NAMED_AT = (0.5, 0.28, 0.39)
@@ -51,6 +53,7 @@ def roofline_figure(series: Sequence[Series], devices: Sequence[DeviceRoofs], th
     places = _label_places(series, across, up)
     for number, one in enumerate(series):
         _add_points(figure, one, OKABE_ITO[number % len(OKABE_ITO)], theme, places[number])
+    _mark_faults(figure, series, theme)
     _style(figure, across, up, theme)
     return figure
 
@@ -84,7 +87,7 @@ def _label_places(series: Sequence[Series], across: Span, up: Span) -> list[list
         Dot(
             wide * math.log(row["arithmetic_intensity"] / across[0]) / math.log(across[1] / across[0]),
             high * math.log(up[1] / row["achieved_flops_per_s"]) / math.log(up[1] / up[0]),
-            _MODEL_SIZE if row["level"] == "model" else _size(row["share_of_phase"] or 0.0),
+            _diameter(row),
             row["name"] if row["level"] == "role" else "",
         )
         for _, _, row in named
@@ -131,6 +134,30 @@ def _add_points(
         )
 
 
+def _mark_faults(figure: go.Figure, series: Sequence[Series], theme: Theme) -> None:
+    """A ring with a cross around each point above its roof: a device cannot do more than it can."""
+    found = [(one.label, row) for one in series for row in one.rows if drawable(row) and row["fault"]]
+    if not found:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[row["arithmetic_intensity"] for _, row in found],
+            y=[row["achieved_flops_per_s"] for _, row in found],
+            mode="markers",
+            name=ABOVE_ROOF,
+            marker={
+                "symbol": "circle-x-open",
+                "size": [10 + _diameter(row) for _, row in found],
+                "color": theme.fault,
+                "line": {"width": 2, "color": theme.fault},
+            },
+            customdata=[[row["run_id"], row["phase"], row["level"], row["name"]] for _, row in found],
+            hovertext=[_hover(label, row) for label, row in found],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )  # fmt: skip
+
+
 def _hover(label: str, row: Row) -> str:
     return "<br>".join(
         (
@@ -139,13 +166,18 @@ def _hover(label: str, row: Row) -> str:
             f"intensity {units.intensity_text(row['arithmetic_intensity'])}",
             f"achieved {units.rate_text(row['achieved_flops_per_s'], 'FLOP/s')} of "
             f"{units.rate_text(row['attainable_flops_per_s'], 'FLOP/s')} attainable "
-            f"({units.percent_text(row['roofline_fraction'])})",
+            f"({units.utilization_text(row['roofline_fraction'])})",
             f"time {units.time_text(row['time_ns'])}, "
             f"{units.percent_text(row['share_of_phase'])} of the phase",
             f"work {units.flops_text(row['flops'])}, moved {units.traffic_text(row['bytes'])}",
             f"bound by {row['bound'] or 'nothing known'}",
+            *(["<b>above its roof</b>", *wrap(row["fault"], 60)] if row["fault"] else []),
         )
     )
+
+
+def _diameter(row: Row) -> float:
+    return _MODEL_SIZE if row["level"] == "model" else _size(row["share_of_phase"] or 0.0)
 
 
 def _size(share: float) -> float:

@@ -16,6 +16,9 @@ __all__ = ["DeviceRoofs", "Roof", "add_roofs", "hardware_roofs", "pairs", "store
 
 Row = Mapping[str, Any]
 
+CACHE = "cache"
+"""Memory level of what stays in the caches: a second, fainter slope above the memory's."""
+
 
 @dataclass(frozen=True)
 class Roof:
@@ -26,6 +29,13 @@ class Roof:
     per_s: float
     source_kind: str
     source: str
+    other_load: float | None = None
+    """Share that other work took of the processors while it was measured."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was measured or seen on the device, rather than promised by its datasheet."""
+        return self.source_kind != "datasheet"
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ def stored_roofs(title: str, rows: Sequence[Row], drawn: Sequence[str]) -> Devic
                 row["flops_per_s"] if row["kind"] == "compute" else row["bytes_per_s"],
                 row["source_kind"],
                 row["source"],
+                row["other_load"],
             )
             for row in rows
         ),
@@ -72,10 +83,10 @@ def hardware_roofs(entry: Hardware, drawn: Sequence[str]) -> DeviceRoofs:
 
 
 def pairs(device: DeviceRoofs) -> list[tuple[Roof, list[Roof]]]:
-    """Each memory roof with the compute roofs it leads up to: those from the same kind of source, and those
-    that have no memory roof of their own kind."""
-    memories = [roof for roof in device.roofs if roof.kind == "memory"]
-    kinds = {roof.source_kind for roof in memories}
+    """Each memory roof with the compute roofs it leads up to: those from the same kind of source, here or the
+    datasheet, and those that have no memory roof of their own kind. The caches lead to none of their own."""
+    memories = [roof for roof in device.roofs if roof.kind == "memory" and roof.name != CACHE]
+    kinds = {roof.is_here for roof in memories}
     pairs = []
     for memory in memories:
         computes = [
@@ -83,7 +94,7 @@ def pairs(device: DeviceRoofs) -> list[tuple[Roof, list[Roof]]]:
             for roof in device.roofs
             if roof.kind == "compute"
             and roof.name in device.drawn
-            and (roof.source_kind == memory.source_kind or roof.source_kind not in kinds)
+            and (roof.is_here == memory.is_here or roof.is_here not in kinds)
         ]
         pairs.append((memory, computes))
     return pairs
@@ -111,11 +122,24 @@ def add_roofs(
             figure.add_trace(flat)
             figure.add_trace(_ridge(device, compute, ridge, colour, slope.legendgroup))
 
+    for cache in (roof for roof in device.roofs if roof.name == CACHE):
+        xs = _steps(low, max((ridge_point(roof.per_s, cache.per_s) for roof in _drawn(device)), default=high))
+        bandwidth = units.bandwidth_text(cache.per_s)
+        slope = _line(device, cache, bandwidth, xs, [x * cache.per_s for x in xs], colour)
+        slope.line.update(width=1, dash="dot")
+        slope.text = [f"caches · {bandwidth}" if n == len(xs) // 3 else "" for n in range(len(xs))]
+        figure.add_trace(slope)
+
+
+def _drawn(device: DeviceRoofs) -> list[Roof]:
+    """The compute roofs that are drawn and were measured or seen here, as the caches' was."""
+    return [r for r in device.roofs if r.kind == "compute" and r.name in device.drawn and r.is_here]
+
 
 def _line(
     device: DeviceRoofs, roof: Roof, height: str, xs: list[float], ys: list[float], colour: str
 ) -> go.Scatter:
-    name = f"{device.title} · roofs ({roof.source_kind})"
+    name = f"{device.title} · roofs ({'measured' if roof.is_here else 'datasheet'})"
     return go.Scatter(
         x=xs,
         y=ys,
@@ -125,7 +149,7 @@ def _line(
         name=name,
         legendgroup=name,
         showlegend=False,
-        line={"color": colour, "width": 2, "dash": "solid" if roof.source_kind == "measured" else "dash"},
+        line={"color": colour, "width": 2, "dash": "solid" if roof.is_here else "dash"},
         hovertemplate=f"<b>{device.title}</b><br>{roof.kind} roof, {roof.name}: {height}"
         f"<br>{roof.source_kind}: {_wrapped(roof.source)}<extra></extra>",
     )

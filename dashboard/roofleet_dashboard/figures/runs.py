@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofleet_analysis import units
-from roofleet_dashboard.figures.tables import Figure, rows_table, term
+from roofleet_dashboard.figures.tables import ABOVE, DTYPES, Figure, rows_table, term
 
 __all__ = [
     "COLUMNS",
@@ -37,8 +37,8 @@ class GridColumn:
 
 TTFT = "Time to first token: median prefill step, without layer timing."
 TPOT = "Time per output token: median decode step, without layer timing."
-MFU = "Model FLOP utilisation: matrix work per second over the compute roof, in prefill or forward."
-MBU = "Memory bandwidth utilisation: bytes per second over the bandwidth roof, in decode or forward."
+MFU = "Model FLOP utilisation: time of the matrix work at its roofs over the time, in prefill or forward."
+MBU = "Memory bandwidth utilisation: time of the traffic at its roof over the time, in decode or forward."
 OVERHEAD = "What measuring layer by layer adds to a step. Latencies are measured without it."
 COVERAGE = "How much of a bare step the times of the layers explain. Near 100 % nothing is hidden."
 
@@ -59,6 +59,8 @@ COLUMNS = (
     GridColumn("new_tokens", "New, tokens", meaning="Tokens generated for each sequence", width=110),
     GridColumn("model_flops_utilization", "MFU, %", "%", MFU, 90),
     GridColumn("memory_bandwidth_utilization", "MBU, %", "%", MBU, 90),
+    GridColumn("fault", "Above its roof", meaning=f"Marked (!) beside MFU and MBU. {ABOVE}", width=150,
+               kind="text"),
     GridColumn("energy_per_token_j", "Energy, J/token", "J", width=120),
     GridColumn("instrumentation_overhead", "Overhead, %", "%", OVERHEAD, 110),
     GridColumn("layer_time_coverage", "Coverage, %", "%", COVERAGE, 110),
@@ -72,6 +74,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
+_UTILIZATIONS = ("model_flops_utilization", "memory_bandwidth_utilization")
+_PLAIN = "params.value == null ? '–' : params.value"
+_UTILIZATION = (
+    "params.value == null ? '–' : (params.data.utilization_is_least ? '≥ ' : '') + params.value"
+    " + (params.value > 100 ? ' (!)' : '')"
+)
+
+
 def column_definitions() -> list[dict[str, Any]]:
     """The columns for AG Grid."""
     found = []
@@ -82,7 +92,7 @@ def column_definitions() -> list[dict[str, Any]]:
             "width": column.width,
             "filter": "agNumberColumnFilter" if column.kind == "number" else "agTextColumnFilter",
             "type": "rightAligned" if column.kind == "number" else None,
-            "valueFormatter": {"function": "params.value == null ? '–' : params.value"},
+            "valueFormatter": {"function": _UTILIZATION if column.field in _UTILIZATIONS else _PLAIN},
             "headerTooltip": column.meaning or column.head,
             "tooltipField": column.field if column.kind == "text" else None,
             "pinned": "left" if column.pinned else None,
@@ -93,7 +103,11 @@ def column_definitions() -> list[dict[str, Any]]:
 
 def grid_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows of the query runs in the units of the columns' heads, with `run_id`."""
-    return [{"run_id": row["run_id"], **{c.field: _cell(row, c) for c in COLUMNS}} for row in rows]
+    return [
+        {"run_id": row["run_id"], "utilization_is_least": bool(row["utilization_is_least"])}
+        | {c.field: _cell(row, c) for c in COLUMNS}
+        for row in rows
+    ]
 
 
 def _cell(row: Row, column: GridColumn) -> Any:
@@ -107,6 +121,10 @@ def _cell(row: Row, column: GridColumn) -> Any:
 
 def run_figures(run: Row) -> list[Figure]:
     """The headline figures of one run."""
+
+    def share(fraction: float | None) -> str:
+        return units.utilization_text(fraction, run["utilization_is_least"])
+
     return [
         Figure("status", "Status", run["status"], "", run["error"] or ""),
         _shown("time_to_first_token_ns", "Time to first token", run, units.time_text, "ns", TTFT),
@@ -115,8 +133,10 @@ def run_figures(run: Row) -> list[Figure]:
         _shown("peak_memory_bytes", "Peak memory", run, units.capacity_text, "B",
                "Weights, cache and activations in use at once."),
         _shown("parameters", "Parameters", run, units.count_text, ""),
-        _shown("model_flops_utilization", "MFU", run, units.percent_text, "", MFU),
-        _shown("memory_bandwidth_utilization", "MBU", run, units.percent_text, "", MBU),
+        _shown("model_flops_utilization", "MFU", run, share, "", MFU),
+        _shown("memory_bandwidth_utilization", "MBU", run, share, "", MBU),
+        Figure("product_dtypes", "Products in", units.dtypes_text(run["product_dtypes"]) or units.UNKNOWN, "",
+               DTYPES),
         _shown("energy_per_token_j", "Energy per token", run, units.energy_text, "J"),
         _certain("instrumentation_overhead", "Layer timing adds", run, units.overhead_text, OVERHEAD),
         _certain("layer_time_coverage", "Layer coverage", run, units.percent_text, COVERAGE),
@@ -176,7 +196,9 @@ def _phase(row: Row) -> list[Any]:
         units.traffic_text(row["bytes"]),
         units.intensity_text(row["arithmetic_intensity"]),
         units.rate_text(row["achieved_flops_per_s"], "FLOP/s"),
-        units.percent_text(row["roofline_fraction"]),
+        term(
+            units.utilization_text(row["roofline_fraction"], row["utilization_is_least"]), row["fault"] or ""
+        ),
         row["bound"] or units.UNKNOWN,
         _certain("layer_time_coverage", "", row, units.percent_text, "").text,
     ]

@@ -25,6 +25,10 @@ class Figure:
     meaning: str = ""
 
 
+ABOVE = "A device cannot do more than it can: the roof was measured too low, or work or time are not right."
+DTYPES = "Each product is held against the roof of the type it is computed in."
+
+
 def term(label: str, meaning: str) -> Any:
     """A word that explains itself when pointed at, tapped or reached by keyboard."""
     if not meaning:
@@ -170,9 +174,16 @@ def _roofline(row: Mapping[str, Any]) -> list[Figure]:
         Figure(
             "roofline_fraction",
             "Of the roof",
-            units.percent_text(row["roofline_fraction"]),
+            units.utilization_text(row["roofline_fraction"]),
             units.exact_text(row["roofline_fraction"]),
-            "Time at the roof over the time taken; 100 % is as fast as the device can.",
+            "Time at the roof over the time taken; 100 % is as fast as the device can. (!) marks what lies "
+            "above: a fault of the roof, the work or the time.",
+        ),
+        *([Figure("fault", "Above its roof", row["fault"], "", ABOVE)] if row["fault"] else []),
+        *(
+            [Figure("product_dtypes", "Products in", units.dtypes_text(row["product_dtypes"]), "", DTYPES)]
+            if row["product_dtypes"]
+            else []
         ),
         Figure(
             "bound",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
 from roofleet_analysis.catalogs.hardware import find_hardware
+from roofleet_analysis.units import percent_text
 from roofleet_dashboard import queries
 from roofleet_dashboard.figures.roofline import Series, drawable
 from roofleet_dashboard.figures.roofs import hardware_roofs, stored_roofs
@@ -15,6 +17,9 @@ from roofleet_dashboard.figures.tables import figures_table, layer_figures, poin
 from roofleet_dashboard.pages.common import RunIndex, nothing, run_label
 from roofleet_dashboard.source import Source
 from roofleet_dashboard.state import LayerAt, NetworkState, RooflineState, RunPhase
+
+Conditions = tuple[str, int | None, str | None, str | None]
+"""Device, threads, torch and driver: what decides the roofs of a run."""
 
 __all__ = ["RooflineView", "details", "hint"]
 
@@ -39,12 +44,18 @@ class RooflineView:
             )
             for label, item in zip(labels, self.runs, strict=True)
         ]
-        devices = {row["device_id"]: f"{row['device_name']} ({row['hostname']})" for row in rows}
-        used = {d: sorted({row["dtype"] for row in rows if row["device_id"] == d}) for d in devices}
+        # runs under other conditions are under other roofs, of the same device too
+        under: dict[Conditions, list[queries.Row]] = {}
+        for row in rows:
+            under.setdefault(_conditions(row), []).append(row)
         every = sorted({row["dtype"] for row in rows}) or ["bf16"]
         self.devices = [
-            stored_roofs(title, queries.rows(source, "roofs", d), state.dtypes or used[d])
-            for d, title in devices.items()
+            stored_roofs(
+                _device_title(those[0], list(under)),
+                queries.rows(source, "roofs", those[0]["run_id"]),
+                state.dtypes or sorted({row["dtype"] for row in those} | self._product_dtypes(those)),
+            )
+            for those in under.values()
         ]
         self.devices += [
             hardware_roofs(entry, state.dtypes or every)
@@ -53,6 +64,12 @@ class RooflineView:
         ]
         self.all_dtypes = sorted({dtype for device in self.devices for dtype in device.dtypes()})
         self.note = self._note(state, [item for item in state.runs if item not in self.runs])
+
+    def _product_dtypes(self, runs: list[queries.Row]) -> set[str]:
+        """The types in which the shown points of these runs compute, where a run is mixed."""
+        wanted = {run["run_id"] for run in runs}
+        points = [row for one in self.series for row in one.rows if row["run_id"] in wanted]
+        return {dtype for row in points for dtype in json.loads(row["product_dtypes"] or "{}")}
 
     def _note(self, state: RooflineState, gone: list[RunPhase]) -> Any:
         said = []
@@ -68,11 +85,38 @@ class RooflineView:
             names = ", ".join(list(dict.fromkeys(hidden))[:4])
             more = " and others" if len(set(hidden)) > 4 else ""
             said.append(f"Not on the chart, as they move bytes but compute nothing: {names}{more}.")
+        faults = [(one.label, row) for one in self.series for row in one.rows if row["fault"]]
+        for label, row in faults[:3]:
+            said.append(f"Above its roof: {row['name']} of {label}, {row['fault']}.")
+        if len(faults) > 3:
+            said.append(f"{len(faults) - 3} more points lie above their roof; each says why.")
+        for device in self.devices:
+            loads = [roof.other_load for roof in device.roofs if roof.other_load is not None]
+            if loads and max(loads) > 0.1:
+                said.append(
+                    f"Roofs of {device.title} were measured while other work took up to "
+                    f"{percent_text(max(loads))} of the processors, and may be too low."
+                )
         said.append(
-            "The star is the whole model. Solid roofs were measured on the device, dashed ones are its "
-            "datasheet's. Choose an entry below the chart to hide or show it."
+            "The star is the whole model. Solid roofs are the most that was seen on the device, dashed "
+            "ones its datasheet's; the dotted slope is that of data that stay in caches. Choose an entry "
+            "below the chart to hide or show it."
         )
         return [html.P(sentence) for sentence in said]
+
+
+def _conditions(row: queries.Row) -> Conditions:
+    return row["device_id"], row["threads"], row["torch_version"], row["driver_version"]
+
+
+def _device_title(row: queries.Row, every: list[Conditions]) -> str:
+    """The device, with the conditions where it is shown under several."""
+    title = f"{row['device_name']} ({row['hostname']})"
+    if sum(conditions[0] == row["device_id"] for conditions in every) == 1:
+        return title
+    threads = None if row["threads"] is None else f"{row['threads']} threads"
+    torch = None if row["torch_version"] is None else f"torch {row['torch_version']}"
+    return " · ".join(part for part in (title, threads, torch, row["driver_version"]) if part)
 
 
 def _labels(runs: list[RunPhase], rows: list[queries.Row]) -> list[str]:

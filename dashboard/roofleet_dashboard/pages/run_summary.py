@@ -11,7 +11,7 @@ from dash import dcc, html
 from roofleet_analysis.units import workload_text
 from roofleet_dashboard import queries
 from roofleet_dashboard.figures.runs import bottleneck_table, phase_table, run_figures
-from roofleet_dashboard.figures.tables import figures_table
+from roofleet_dashboard.figures.tables import ABOVE, figures_table
 from roofleet_dashboard.pages.common import nothing
 from roofleet_dashboard.source import Source
 from roofleet_dashboard.state import NetworkState, RooflineState, RunPhase
@@ -38,6 +38,10 @@ def summary(source: Source, run_id: str | None) -> Any:
     parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
     if run["error"]:
         parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))
+    if run["fault"]:
+        parts.append(
+            dmc.Alert([f"{run['fault']}. ", ABOVE], title="Above its roof, marked (!)", color="orange")
+        )
     if phases:
         parts.append(_links(run_id, [row["phase"] for row in phases] if measured else []))
     parts.append(figures_table(run_figures(run), exact=False))
