@@ -41,11 +41,10 @@ def running_collector(folder: Path) -> Running | None:
         running = Running(**json.loads((folder / NOTE_NAME).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return running if listens(running.grpc) and listens(running.sql) else None
+    return running if _listens(running.grpc) and _listens(running.sql) else None
 
 
-def listens(address: str) -> bool:
-    """Whether anything listens at HOST:PORT of this machine."""
+def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}

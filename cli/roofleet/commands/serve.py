@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -104,8 +103,6 @@ def dashboard(
     host, port = address(listen)
     folder = data_folder(data)
     _log(verbose)
-    if server is None and data is None and _only_a_collector_elsewhere(folder):
-        server = DEFAULT_SQL
     if server is not None:
         address(server)
         shown = _dashboard_ready(host, f"of the collector {server}")
@@ -121,14 +118,6 @@ def dashboard(
             shown(port)
 
         serve(create_app(FolderSource(folder)), host, port, ready=note_and_show)
-
-
-def _only_a_collector_elsewhere(folder: Path) -> bool:
-    """Whether the usual folder is empty, and the usual collector runs on another."""
-    from roofleet_collector.presence import listens, running_collector
-    from roofleet_collector.store.visits import holds_data
-
-    return running_collector(folder) is None and not holds_data(folder) and listens(DEFAULT_SQL)
 
 
 def _dashboard_ready(host: str, of: str) -> Callable[[int], None]:
