@@ -16,7 +16,7 @@ Point = dict[str, Any]
 Row = Mapping[str, Any]
 
 WORKLOAD = ("variant", "dtype", "attention", "batch_size", "prompt_tokens", "new_tokens")
-RUN_OPTIONS = ("device", "iterations", "warmup", "weights", "logits", "analyze", "folder")
+RUN_OPTIONS = ("device", "iterations", "budget_s", "warmup", "weights", "logits", "analyze", "folder")
 FINISHED = ("done", "analyzed", "failed")
 """Statuses of a run that settle its point; one that was cancelled, or never ended, is done again."""
 

@@ -115,7 +115,8 @@ def _print_quality(console: Console, runs: list[Run], names: list[str]) -> None:
     for run, name in zip(runs, names, strict=True):
         row = run.row
         known = [row[column] for column in ("perplexity", "kl_divergence", "top1_agreement")]
-        if all(value is None for value in known) and not row["quality_unknown"]:
+        unmeasured = all(value is None for value in known)
+        if unmeasured and (row["variant"] == "base" or not row["quality_unknown"]):
             continue
         kl = UNKNOWN if known[1] is None else f"{count_text(known[1])} nats"
         against = row["quality_baseline"] or UNKNOWN
