@@ -32,7 +32,7 @@ def profile(
     data: str | None = None,
     roofs: bool = True,
 ) -> Watched:
-    """Profiles a model where your own code calls it; see `roofleet.api.watched.Watched`."""
+    """Profiles a model's forward where your own code calls it; see `roofleet.api.watched.Watched`."""
     from roofleet.api.watched import Watched
 
     return Watched(model, name, collector=collector, data=data, roofs=roofs)

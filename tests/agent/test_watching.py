@@ -198,6 +198,15 @@ def test_a_fault_of_ours_ends_the_watching_and_nothing_else(monkeypatch: pytest.
     assert vars(model) == before
 
 
+def test_a_training_loop_is_told_that_backward_is_not_profiled() -> None:
+    """And an evaluation is not."""
+    model = nn.Linear(2, 2)
+    assert "backward is not profiled" in notes(
+        watched(model, lambda: model(torch.zeros(1, 2)).sum().backward())
+    )
+    assert notes(watched(model.eval(), lambda: model(torch.zeros(1, 2)))) == ""
+
+
 def test_images_have_no_tokens() -> None:
     """A convolution's channels are none; another picture size is another shape."""
     model = nn.Conv2d(3, 4, 3)

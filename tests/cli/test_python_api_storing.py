@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,21 @@ def test_a_run_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     assert "<mine>" not in shown
     assert "4 x forward" in repr(run)
     assert run.run_id in repr(run)
+
+
+def test_measuring_roofs_draws_none_of_the_users_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch draws after the with statement is what it would draw without it."""
+    monkeypatch.setattr("roofleet.running.runs.Runs.measure_roofs", lambda *_: torch.randn(64))
+    drawn = []
+    for watched in (False, True):
+        model = nn.Linear(2, 2)
+        torch.manual_seed(5)
+        with roofleet.profile(model, data=str(tmp_path)) if watched else nullcontext():
+            model(torch.ones(1, 2))
+        drawn.append(torch.rand(4))
+    assert torch.equal(*drawn)
 
 
 def test_the_users_logging_is_left_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from roofleet_agent.engines.base import Step
 from roofleet_agent.measuring.clocks import Clock
 from roofleet_agent.measuring.layer_timer import LayerTimer
 from roofleet_agent.measuring.steps import Kind, TimedStep
+from roofleet_agent.tracing.operands import tensors_in
 from roofleet_agent.watching.arguments import (
     batch_and_tokens,
     cached_tokens,
@@ -51,7 +52,8 @@ _LEAST_ALONE = 4
 class Phase:
     """What is known of one kind of call: what the first was, samples to play, and times of those like it.
 
-    `unplayable` is why there is no sample; `beside` are steps that ran while others did in other threads.
+    `unplayable` is why there is no sample; `trains` whether a backward pass may follow; `beside` are steps
+    that ran while others did in other threads.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Phase:
     batch: int = 1
     tokens: int = 0
     logits: str = "all"
+    trains: bool = False
     first: Sample | None = None
     later: Sample | None = None
     unplayable: str | None = None
@@ -274,6 +277,7 @@ class Calls:
         known = begun.phase
         if begun.is_first:
             known.logits = logits_of(output, known.tokens)
+            known.trains = self.model.training and any(t.requires_grad for t in tensors_in(output))
             if intervals:
                 self._look_at_layers()  # some are made at the first call
         told = known.beside if begun.beside else known.alone

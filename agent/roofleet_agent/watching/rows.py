@@ -86,6 +86,8 @@ def noted(calls: Calls, costs: Costs) -> Found:
 def _notes_of(calls: Calls) -> Iterator[Note]:
     if calls.failure is not None:
         yield Note("", f"the watching failed ({calls.failure})", "calls after that are not timed")
+    if any(phase.trains for phase in calls.phases.values()):
+        yield Note("", "the model was called to be trained", "backward is not profiled")
     for phase in calls.phases.values():
         yield from _notes_of_phase(phase)
 
