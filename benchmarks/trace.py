@@ -25,5 +25,5 @@ def measure() -> list[Figure]:
         seconds = time.perf_counter() - begin
         ops = sum(len(phase.ops) for phase in traced.phases.values())
         traced.session.close()
-        figures.append(Figure("trace", f"{entry.name}, {ops:,} ops", seconds, "s", goal=10))
+        figures.append(Figure("trace", f"{entry.name}, {ops:,} ops", seconds, "s", goal=3))
     return figures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -56,6 +58,8 @@ app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
 def run() -> None:
     """What the console script calls: a user's mistake is one line, and the status says what it was."""
     speak_plainly()
+    # what is left ends with the process: where torch is loaded, to look through it first takes a second
+    atexit.register(gc.freeze)
     try:
         app(prog_name="roofleet")
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from roofleet_agent.engines.base import TORCH_DTYPES
-from roofleet_agent.engines.on_meta import attention_on_meta, settle_on_meta
+from roofleet_agent.engines.on_meta import Uninitialised, attention_on_meta, settle_on_meta
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
 from roofleet_agent.variants import Note
 from roofleet_agent.workload import ModelRequest, Workload
@@ -120,7 +120,8 @@ def load_model(
         if request.weights == "random" or device.type == "meta":
             torch.manual_seed(SEED)
             with torch.device(device), _quiet():
-                model = auto.from_config(config, **options)
+                with Uninitialised() if device.type == "meta" else contextlib.nullcontext():
+                    model = auto.from_config(config, **options)
             if device.type == "meta":
                 settle_on_meta(model)
         else:

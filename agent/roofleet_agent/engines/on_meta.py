@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from roofleet_agent.tracing.loops import cut_scans_short
 
@@ -32,6 +34,20 @@ def settle_on_meta(model: Any) -> None:
     cut_scans_short(model)
     if model._can_set_experts_implementation() and model.config._experts_implementation == "eager":
         model.set_experts_implementation("grouped_mm")
+
+
+class Uninitialised(TorchFunctionMode):
+    """While it is entered weights, which have no data on `meta`, are not given any."""
+
+    _names = frozenset({"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "zeros_", "ones_"})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" and func.__name__ in self._names:
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
 
 
 def meta_kernels() -> torch.library.Library:

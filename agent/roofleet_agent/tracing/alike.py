@@ -68,9 +68,10 @@ def folded(work: Callable[[], _Result]) -> _Result:
 
 @contextmanager
 def alike_run_once(model: nn.Module) -> Iterator[None]:
-    """Blocks of a model on `meta` that are alike run once while it lasts, where somebody follows the model.
+    """Blocks of a model on `meta` that are alike run once while it lasts.
 
-    A model with data runs as it is. Unlike may come out of a call of the model: see `folded`.
+    They run as ever until somebody followed the model and saw that they keep nothing. A model with data runs
+    as it is. Unlike may come out of a call of the model: see `folded`.
     """
     if not all(tensor.is_meta for tensor in state_tensors(model)):
         yield
@@ -190,13 +191,14 @@ class _Fold:
 
     def __init__(self) -> None:
         self._known: dict[Any, _Known] = {}
+        self._seen_through: set[int] = set()
 
     def once(self, block: _Block, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The block's forward, which runs only while it is not known what it does."""
 
         def once(*args: Any, **kwargs: Any) -> Any:
-            if not followers:
-                return forward(*args, **kwargs)
+            if not followers and block.kind not in self._seen_through:
+                return forward(*args, **kwargs)  # nobody would see what it keeps
             storages = Storages()
             try:
                 given = likeness((args, kwargs), block.index, storages)
@@ -207,7 +209,10 @@ class _Fold:
                 return forward(*args, **kwargs)
             caches = [value for value in (*args, *kwargs.values()) if is_cache(value)]
             if known.times < _BELIEVED or block.is_last:
-                return _run(known, block, storages.numbers, caches, lambda: forward(*args, **kwargs))
+                output = _run(known, block, storages.numbers, caches, lambda: forward(*args, **kwargs))
+                if followers and known.times >= _BELIEVED:
+                    self._seen_through.add(block.kind)
+                return output
             assert known.did is not None
             known.is_taken_at_its_word = True
             return _again(known.did, block, storages.numbers, caches, (args, kwargs))
@@ -220,6 +225,8 @@ def _run(
 ) -> Any:
     """Runs the block and keeps what it did."""
     listening = list(followers)
+    # where nobody follows, what is given is held, so that no address is one of something made meanwhile
+    held = None if listening else [[item for *_, item in entries(cache, block.index)] for cache in caches]
     others = [elsewhere(cache, block.index) for cache in caches]
     before = [_remembered(cache, block.index) for cache in caches]
     for follower in listening:
@@ -229,6 +236,7 @@ def _run(
         output = call()
     finally:
         noted = [follower.end_tape() for follower in listening]
+    del held
     did: _Did | None = None
     if others == [elsewhere(cache, block.index) for cache in caches]:
         with suppress(Incomparable):
@@ -266,7 +274,7 @@ def _told(
     noted: Sequence[tuple[list[Event], set[int]]],
 ) -> _Did:
     """What a block did, in terms of any block of its kind; Incomparable if it left more than is seen."""
-    made = set().union(*(alive for _, alive in noted))
+    made = set().union(*(alive for _, alive in noted)) if noted else None
     teller = _Teller(given, made, caches)
     gives = teller.told(output)
     kept = []
@@ -281,16 +289,17 @@ def _told(
                 if (name, key) not in known or not known[name, key](item)
             )
         )
-    if not made <= teller.left.keys():
+    if made is not None and not made <= teller.left.keys():
         raise Incomparable("it keeps tensors where nobody looks")
     tapes = tuple(tape_of(events, given, list(teller.left), block.relative) for events, _ in noted)
     return _Did(tapes, tuple(teller.left.values()), gives, tuple(kept))
 
 
 class _Teller:
-    """Says of tensors where their storage is from. `left` has those that were made: address and bytes."""
+    """Says of tensors where their storage is from: it was given, or made. `left` has those that were made:
+    address and bytes. What is not known to be made (None) was if it was not given."""
 
-    def __init__(self, given: Mapping[int, int], made: set[int], caches: list[Any]) -> None:
+    def __init__(self, given: Mapping[int, int], made: set[int] | None, caches: list[Any]) -> None:
         self._given, self._made, self._caches = given, made, caches
         self.left: dict[int, int] = {}
 
@@ -301,7 +310,8 @@ class _Teller:
                 raise Incomparable(type(value).__name__)
             storage = value.untyped_storage()
             address = storage._cdata
-            if address in self._made:  # also where one that was given and let go had this address
+            made = address not in self._given if self._made is None else address in self._made
+            if made:  # also where one that was given and let go had this address
                 self.left.setdefault(address, storage.nbytes())
                 return _Tensor(-1 - list(self.left).index(address), layout(value))
             if address not in self._given:
@@ -322,7 +332,7 @@ def _again(did: _Did, block: _Block, given: Mapping[int, int], caches: list[Any]
     left = [torch.UntypedStorage(size, device="meta") for size in did.sizes]
     addresses = list(given)
     with ExitStack() as unheard:
-        for follower, tape in zip(followers, did.tapes, strict=True):
+        for follower, tape in zip(list(followers), did.tapes, strict=True):
             tape.play(follower, addresses, left, block.absolute)
             unheard.enter_context(follower.paused())
         maker = _Maker(block, addresses, left, caches, arguments)

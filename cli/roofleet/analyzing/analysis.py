@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from roofleet_analysis.costs.rows import op_of, total
 if TYPE_CHECKING:
     from roofleet.running.runs import Show
     from roofleet_agent.measuring.step_memory import PhaseMemory
-    from roofleet_agent.tracing import TraceResult
+    from roofleet_agent.tracing import TracedOp, TraceResult
     from roofleet_analysis.catalogs.hardware import Hardware
 
 
@@ -111,13 +112,26 @@ def _held(found: PhaseMemory, spared: int) -> dict[str, Any]:
 def phase_cost(traced: TraceResult) -> tuple[Cost, list[str]]:
     """The summed cost of a phase, and the names of the ops that have no formula."""
     costs, unknown = [], []
-    for row in op_rows("phase", traced):
+    ops, times = _unlike(traced.ops)
+    for row, count in zip(op_rows("phase", replace(traced, ops=ops)), times, strict=True):
         cost = cost_of(op_of(row))
         if cost is None:
-            unknown.append(row["op"])
+            unknown += [row["op"]] * count
         else:
-            costs.append(cost)
+            costs.append(Cost(**{name: count * figure for name, figure in vars(cost).items()}))
     return total(costs), unknown
+
+
+def _unlike(ops: Sequence[TracedOp]) -> tuple[list[TracedOp], list[int]]:
+    """Ops no two of which cost the same for sure, and how many there are of each: blocks repeat theirs."""
+    first: dict[Any, TracedOp] = {}
+    counts: Counter[Any] = Counter()
+    for op in ops:
+        # the operands of blocks that are alike are the same objects
+        key = op.op, id(op.inputs), id(op.outputs), op.is_view, str(op.attributes)
+        first.setdefault(key, op)
+        counts[key] += 1
+    return list(first.values()), [counts[key] for key in first]
 
 
 def _trace(request: ModelRequest, dtype: str, workload: Workload) -> Traced:

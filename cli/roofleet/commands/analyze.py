@@ -57,6 +57,7 @@ def analyze(
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
+    from roofleet.analyzing.importing import few_collections
     from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.variants import parse
@@ -77,12 +78,13 @@ def analyze(
     )
     with suggesting(request):
         settle_hub(request, offline=offline, tokenizer=prompt is not None)
-    needs("agent", "torch")
-    from roofleet.analyzing.analysis import analyze as analyze_model
+    with few_collections():
+        needs("agent", "torch")
+        from roofleet.analyzing.analysis import analyze as analyze_model
 
-    with console.progress(request.name, quiet=json_output) as show:
-        with suggesting(request):
-            result = analyze_model(request, dtype.value, workload, chips, largest=largest, show=show)
+        with console.progress(request.name, quiet=json_output) as show:
+            with suggesting(request):
+                result = analyze_model(request, dtype.value, workload, chips, largest=largest, show=show)
     if json_output:
         print(json.dumps(result))
     else:
