@@ -109,12 +109,12 @@ def test_numbers_of_the_configuration_can_be_varied(tiny: Path, data: Path, tmp_
     # 32 x (32 + 16 + 16 + 32) attention, 3 x 32 x 48 of the feed-forward part and 2 x 32 of norms
     built = {(one["point"]["hidden_size"], one["point"]["num_hidden_layers"]): one["run"] for one in found}
     names = {run["model_name"] for run in built.values() if run}
-    assert names == {f"{tiny} (hidden_size {h}, num_hidden_layers {n})" for h in (32, 64) for n in (1, 3)}
+    assert names == {f"tiny (hidden_size {h}, num_hidden_layers {n})" for h in (32, 64) for n in (1, 3)}
     parameters = {
         row["name"]: row["parameters"] for row in rows(data, "SELECT DISTINCT name, parameters FROM models")
     }
     a_layer = 32 * 96 + 3 * 32 * 48 + 64
-    assert parameters[f"{tiny} (hidden_size 32, num_hidden_layers 3)"] == 2 * 101 * 32 + 32 + 3 * a_layer
+    assert parameters["tiny (hidden_size 32, num_hidden_layers 3)"] == 2 * 101 * 32 + 32 + 3 * a_layer
     assert all(one["error"] for one in found if one["point"]["hidden_size"] == 33)
     page = chart.read_text()
     assert "Peak memory" in page
