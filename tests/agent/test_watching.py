@@ -16,7 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
+from roofleet_agent.engines.base import Step
+from roofleet_agent.measuring.steps import TimedStep
 from roofleet_agent.watching import Watch, calls
+from roofleet_agent.watching.phases import Phase
 from roofleet_agent.workload import Workload
 
 
@@ -144,6 +147,24 @@ def test_calls_beside_one_another_have_times(llama: Any, use: Callable[[Any], No
     assert "the watching failed" not in told
     if len(steps) < {in_threads: 64, in_the_background: 32}[use]:
         assert "ran beside others" in told
+
+
+def test_calls_that_ran_alone_are_told_where_there_are_enough_of_them() -> None:
+    """Four of each kind are enough, however many ran beside others; one or two are not, and if only calls
+    beside others were there, they are told."""
+
+    def steps(count: int) -> list[TimedStep]:
+        step = Step("decode", 0, 1, 0, lambda: None)
+        return [
+            TimedStep(step, kind, number, False, 0, 1)
+            for number in range(count)
+            for kind in ("timed", "bare")
+        ]
+
+    few, enough, many = steps(1), steps(4), steps(20)
+    assert Phase("decode", alone=enough, beside=many).steps is enough
+    assert Phase("decode", alone=few, beside=many).steps is many
+    assert Phase("decode", beside=many[:1]).steps == many[:1]
 
 
 class _Stuck(nn.Module):

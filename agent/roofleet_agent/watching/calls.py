@@ -7,12 +7,11 @@ the watching, with a word to the log and to the run, and the call goes on.
 from __future__ import annotations
 
 import logging
-import statistics
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from roofleet_agent.watching.arguments import (
 )
 from roofleet_agent.watching.copying import Unplayable
 from roofleet_agent.watching.entries import entries_of, opaque_layers
+from roofleet_agent.watching.phases import Phase
 from roofleet_agent.watching.playing import Sample
 
 log = logging.getLogger(__name__)
@@ -42,45 +42,6 @@ MOST_CALLS = 400
 _LATER = (1, 8, 32, 128)
 """Decode calls of which the inputs are kept beside those of the first, each in the place of the one before:
 two lengths tell what grows with the cache."""
-
-
-_LEAST_ALONE = 4
-"""Timed and bare calls there must be that ran by themselves, for those that did not to be left out."""
-
-
-@dataclass
-class Phase:
-    """What is known of one kind of call: what the first was, samples to play, and times of those like it.
-
-    `unplayable` is why there is no sample; `trains` whether a backward pass may follow; `beside` are steps
-    that ran while others did in other threads.
-    """
-
-    name: str
-    entry: str = ""
-    shape: tuple[int, ...] | None = None
-    batch: int = 1
-    tokens: int = 0
-    logits: str = "all"
-    trains: bool = False
-    first: Sample | None = None
-    later: Sample | None = None
-    unplayable: str | None = None
-    begun: int = 0
-    unlike: int = 0
-    alone: list[TimedStep] = field(default_factory=list)
-    beside: list[TimedStep] = field(default_factory=list)
-
-    @property
-    def steps(self) -> list[TimedStep]:
-        """The steps to be told: those that ran by themselves, or where these are too few the others."""
-        enough = min(_LEAST_ALONE, _of_both_kinds(self.beside))
-        return self.alone if _of_both_kinds(self.alone) >= enough else self.beside
-
-    @property
-    def middle_cached(self) -> int:
-        """Cached tokens of the middle one of the steps."""
-        return statistics.median_low([step.step.cache_tokens for step in self.steps])
 
 
 @dataclass(eq=False)
@@ -244,7 +205,7 @@ class Calls:
             if len(known.alone) + len(known.beside) >= MOST_CALLS:
                 begun.counts = False
                 return begun
-            begun.timed = self._who_is_timed is None and _is_timed_next(known)
+            begun.timed = self._who_is_timed is None and known.is_timed_next
             if begun.timed:
                 self._who_is_timed = begun
         self._keep_sample(begun, number, args, kwargs)
@@ -283,7 +244,7 @@ class Calls:
         told = known.beside if begun.beside else known.alone
         # A timed call and the bare one after it are a pair, told under one number.
         kind: Kind = "timed" if begun.timed else "bare"
-        number = sum(step.kind == kind for step in (*known.alone, *known.beside))
+        number = known.of_kind(kind)
         step = Step(known.name, 0, known.tokens, begun.cached, _nothing)
         start = begun.begin_ns - self._began_ns
         group = 0 if begun.timed else None
@@ -301,16 +262,6 @@ class Calls:
         log.warning("%s is not watched any longer: %s", type(self.model).__name__, self.failure)
         log.debug("the watching failed", exc_info=error)
         self.stop()
-
-
-def _of_both_kinds(steps: list[TimedStep]) -> int:
-    kinds = [step.kind for step in steps]
-    return min(kinds.count("timed"), kinds.count("bare"))
-
-
-def _is_timed_next(known: Phase) -> bool:
-    kinds = [step.kind for step in (*known.alone, *known.beside)]
-    return kinds.count("timed") <= kinds.count("bare")
 
 
 def _is_captured() -> bool:

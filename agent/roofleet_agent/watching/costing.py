@@ -11,9 +11,9 @@ from torch import nn
 from roofleet_agent.measuring.finite import all_finite
 from roofleet_agent.measuring.step_memory import MemoryFound
 from roofleet_agent.variants import Note
-from roofleet_agent.watching.calls import Phase
 from roofleet_agent.watching.copying import Unplayable
 from roofleet_agent.watching.growing import memory_at, trace_at
+from roofleet_agent.watching.phases import Phase
 from roofleet_agent.watching.playing import Played, play
 
 log = logging.getLogger(__name__)

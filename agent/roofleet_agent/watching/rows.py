@@ -17,8 +17,9 @@ from roofleet_agent.passes.tracing import StatedCost, traced_rows
 from roofleet_agent.storage import held_parameters, stored_bytes
 from roofleet_agent.tracing.operands import dtype_name
 from roofleet_agent.variants import Note
-from roofleet_agent.watching.calls import Calls, Phase
+from roofleet_agent.watching.calls import Calls
 from roofleet_agent.watching.costing import Costs
+from roofleet_agent.watching.phases import Phase
 
 
 def described(name: str, model: nn.Module, calls: Calls) -> Iterator[Found]:

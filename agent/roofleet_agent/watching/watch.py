@@ -27,9 +27,10 @@ from roofleet_agent.passes.tracing import StatedCost
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink
 from roofleet_agent.variants import Note
-from roofleet_agent.watching.calls import Calls, Phase
+from roofleet_agent.watching.calls import Calls
 from roofleet_agent.watching.costing import Costs, costs_of
 from roofleet_agent.watching.entries import entries_of
+from roofleet_agent.watching.phases import Phase
 from roofleet_agent.watching.rows import calls_found, costs_found, described, noted
 
 PATIENCE_S = 60.0
