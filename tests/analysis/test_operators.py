@@ -153,6 +153,19 @@ def test_a_fused_encoder_layer_costs_what_its_parts_do(
     assert fused.activation_bytes < attended.activation_bytes
 
 
+def test_sequences_of_unlike_lengths_are_counted_as_padded() -> None:
+    """Torch runs an encoder with a mask of padding on nested tensors: sequences of 6 and 10 tokens count as
+    two of 10, as they do where the mask is a tensor."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2).eval()
+    padding = torch.arange(10) >= torch.tensor([[6], [10]])
+    found = counted(
+        lambda: encoder(r(2, 10, 16), src_key_padding_mask=padding), "aten._nested_tensor_from_mask"
+    )
+    a_layer = 2 * 20 * (4 * 16 * 16) + 2 * (2 * 10 * 10 * 16) * 2 + 2 * 20 * 2 * (16 * 32)
+    assert found.matmul_flops == 2 * a_layer
+
+
 def test_a_net_of_images_is_known_through_and_through() -> None:
     """Norms, pools, resampling, padding and a loss: each element's work by hand, and nothing unknown."""
     x = r(2, 4, 8, 8)

@@ -70,6 +70,15 @@ def quantized_input(operands: Sequence[torch.Tensor]) -> str | None:
     return None
 
 
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape of a tensor; of a nested one, sequences of unlike lengths, that of all padded to the longest:
+    what a mask hides is counted there as it is elsewhere."""
+    if not (tensor.is_nested and tensor.layout is torch.strided):
+        return tuple(tensor.shape)
+    sizes = tensor._nested_tensor_size()
+    return (sizes.shape[0], *sizes.amax(0).tolist())
+
+
 def covered_bytes(tensor: torch.Tensor) -> int:
     """Bytes of storage a view covers: a dimension that repeats the same data counts once.
 
@@ -77,6 +86,9 @@ def covered_bytes(tensor: torch.Tensor) -> int:
     """
     total = 0
     for plain in plain_tensors(tensor):
+        if plain.is_nested:
+            total += plain.numel() * plain.element_size()
+            continue
         elements = 1
         for size, stride in zip(plain.shape, plain.stride(), strict=True):
             elements *= size if stride or size == 0 else 1

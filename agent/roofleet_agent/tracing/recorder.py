@@ -22,6 +22,7 @@ from roofleet_agent.tracing.operands import (
     packed_weights,
     plain_arguments,
     quantized_input,
+    shape_of,
     tensors_in,
 )
 from roofleet_agent.tracing.records import Edge, TracedOp, TracedTensor, TraceResult
@@ -260,7 +261,7 @@ class Recorder(TorchDispatchMode):
 
     def _operand(self, tensor: torch.Tensor) -> _Operand:
         storage = self._storage(next(plain_tensors(tensor)))
-        return _Operand(tuple(tensor.shape), dtype_name(tensor), covered_bytes(tensor), storage)
+        return _Operand(shape_of(tensor), dtype_name(tensor), covered_bytes(tensor), storage)
 
     def _storage(self, tensor: torch.Tensor) -> int:
         storage = tensor.untyped_storage()

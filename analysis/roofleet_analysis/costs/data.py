@@ -29,7 +29,8 @@ for _name in (
     "diagonal_scatter", "complex", "resolve_conj", "resolve_neg", "logspace", "hann_window",
     "hamming_window", "blackman_window", "bartlett_window", "kaiser_window", "fft_fftfreq", "fft_rfftfreq",
     "tril_indices", "triu_indices", "vander", "unique", "_unique2", "unique_consecutive", "argwhere",
-    "atleast_1d", "atleast_2d", "atleast_3d", "narrow_copy",
+    "atleast_1d", "atleast_2d", "atleast_3d", "narrow_copy", "_nested_tensor_from_mask", "to_padded_tensor",
+    "_nested_tensor_from_mask_left_aligned", "nested_to_padded_tensor",
 ):  # fmt: skip
     FORMULAS[f"aten.{_name}"] = _moves
 
