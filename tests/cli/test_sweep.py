@@ -89,6 +89,8 @@ def test_an_analysed_sweep_holds_what_a_measured_one_does(
         same = ("first_flops", "decode_flops", "first_bytes", "decode_bytes", "held_weight_bytes",
                 "held_kv_bytes", "held_activation_bytes", "peak_bytes", "peak_phase")  # fmt: skip
         assert {name: found[name] for name in same} == {name: run[name] for name in same}
+        # decode is its middle step in both: of 3 new tokens the first of two
+        assert found["decode_cached_tokens"] == run["decode_cached_tokens"] == one["point"]["prompt_tokens"]
         bounds = one["lower_bounds"]["h100-sxm"]
         assert bounds["prefill"]["bound"] == bounds["decode"]["bound"] == "memory"  # a tiny model's weights
         assert all(bound["lower_bound_ns"] > 0 for bound in bounds.values())
