@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Before torch is imported. Several workers that each take every core for a tiny matrix wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -21,8 +22,31 @@ hypothesis.settings.register_profile("roofleet", deadline=None)
 hypothesis.settings.load_profile("roofleet")
 
 
+SLOW = (
+    "agent/test_profiling.py",
+    "agent/test_variants.py",
+    "cli/test_fitting.py",
+    "cli/test_one_folder_for_many.py",
+    "cli/test_python_api.py",
+    "cli/test_sweep.py",
+    "cli/test_variants_and_quality.py",
+    "contracts/test_alike_blocks.py",
+    "contracts/test_families.py",
+    "contracts/test_harms_nothing.py",
+    "contracts/test_leaves_nothing.py",
+    "contracts/test_needed_work.py",
+    "end_to_end/",
+)
+"""Files and folders whose tests run models or processes for many seconds together."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests go first: the last one that a worker takes should be short."""
+    """Marks what is slow as a whole, and puts files with slow tests first: the last one should be short."""
+    here = Path(__file__).parent
+    for item in items:
+        if str(item.path.relative_to(here)).startswith(SLOW):
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

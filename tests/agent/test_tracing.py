@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from roofleet_agent.tracing.layers import role_of
 from roofleet_agent.workload import Workload
 
 
+@cache
 def analysis(model: str, tokens: int, dtype: str = "fp16", attention: str = "sdpa") -> dict[str, Any]:
     """What `analyze` says of a catalogue model, batch 1, all logits."""
     workload = Workload(prompt_tokens=tokens, new_tokens=2, logits="all", attention=attention)

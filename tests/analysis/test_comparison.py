@@ -190,6 +190,7 @@ whole_times = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=6) | st.l
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(whole_times, whole_times, st.integers(99, 125))
 def test_sql_and_python_give_the_same_numbers(

@@ -131,6 +131,7 @@ def test_profile_prints_a_summary_for_people(tiny: Path, data: Path) -> None:
     assert "storing" in answer.stderr
 
 
+@pytest.mark.slow
 def test_analyze_prints_one_object(tmp_path: Path) -> None:
     """--json has the figures of each phase and the lower bounds on the hardware asked for."""
     answer = roofleet(
@@ -225,6 +226,7 @@ def test_a_wrong_option_is_a_mistake(arguments: list[str], says: str, data: Path
     assert says in mistake(roofleet(*arguments, data=data, COLUMNS="200"))
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp_path: Path) -> None:
     """The warning comes within five seconds of asking, the run stays in the spool with status 3, and the next
     profile that reaches the collector sends both."""
@@ -416,6 +418,7 @@ def test_data_that_is_no_database_is_a_mistake(tmp_path: Path) -> None:
     assert (tmp_path / "roofleet.duckdb").read_text() == "not a database"
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
     """405 billion parameters in fp32 are 1.5 TiB: said before anything is loaded."""
     error = mistake(roofleet("profile", "Llama-3.1-405B", data=tmp_path))
@@ -462,6 +465,7 @@ def test_the_catalogues_are_listed_with_a_filter(tmp_path: Path) -> None:
     assert roofleet("models", "zzz", data=tmp_path).returncode == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_stored_as_cancelled(tiny: Path, data: Path) -> None:
     """Ctrl-C ends with status 130 and no trace, and the run is not left running."""
     process = start_roofleet(
@@ -490,6 +494,7 @@ def test_an_interrupted_run_is_stored_as_cancelled(tiny: Path, data: Path) -> No
     assert {row["status"] for row in found} == {"done", "cancelled"}
 
 
+@pytest.mark.slow
 def test_an_agent_registers_reads_and_survives_its_collector(tmp_path: Path) -> None:
     """It attaches, sends readings, waits while the collector is away, and goes on when it is back."""
     with collector(tmp_path / "data") as running:

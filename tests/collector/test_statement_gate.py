@@ -193,6 +193,7 @@ query('TABLE') UNION ALL WHERE i PIVOT ON SHOW TABLES
 WORDS = st.sampled_from(TEXT.split())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(words=st.lists(WORDS, min_size=1, max_size=10))
 def test_what_passes_changes_nothing(words: list[str]) -> None:

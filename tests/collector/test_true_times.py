@@ -418,6 +418,7 @@ def test_a_comparison_of_two_runs_reads_no_other() -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_each_time_it_is_asked(store: DuckDBStore) -> None:
     """Sums of fractions depend on their order, and the engine's threads have none: the views give it one."""
     chance = random.Random(7)
