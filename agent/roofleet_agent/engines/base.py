@@ -45,7 +45,7 @@ class Session(Protocol):
     notes: list[Note]
     """Layers the variant could not be applied to as asked."""
     opaque: frozenset[str]
-    """Paths of layers inside which nothing can be hooked: compiled ones."""
+    """Paths of layers inside which nothing can be timed: compiled ones."""
     output: Any
     """What the last step gave out: a tensor, or something with tensors in it."""
 

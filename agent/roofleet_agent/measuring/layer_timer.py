@@ -1,6 +1,6 @@
 """Times layers by noting an instant before and after each call; the rest is worked out after the step.
 
-Where hooking every layer at once would slow a step too much, the layers are timed in turns: a group of them
+Where timing every layer at once would slow a step too much, the layers are timed in turns: a group of them
 in each step. A layer's own time is its interval less those of the layers it calls, so a group is some callers
 together with everything they call.
 """
