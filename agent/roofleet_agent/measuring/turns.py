@@ -16,7 +16,7 @@ LEAST_STEPS = 3
 _EXPECTED_NS = 10_000.0
 """Cost of a call on an accelerator, where it is not calibrated: two events created and recorded."""
 _IN_A_MODEL = 2.0
-"""Among a model's own code noting an instant finds cold caches, and costs more than in the calibration's loop."""
+"""Among a model's own code noting an instant finds cold caches, and costs more than in that loop."""
 
 
 class Turns:
