@@ -13,6 +13,7 @@ from roofleet_agent.devices.base import Device
 from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id, device_row, host_id, host_row
 from roofleet_agent.registry import discover_devices
+from roofleet_agent.roofs.remembered import remembered_roofs
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.sending.attach import Attachment
 from roofleet_agent.sending.spool import AGENT_SPOOL, Spool, run_spool
@@ -61,6 +62,7 @@ class AgentService:
     """
 
     def __init__(self, collector: str, folder: Path) -> None:
+        self._folder = folder
         self._spool = Spool(folder / AGENT_SPOOL)
         self._kept = run_spool(folder, collector)
         self._kept_spool: Spool | None = None
@@ -79,6 +81,9 @@ class AgentService:
     def run(self) -> None:
         """Registers and takes readings until stopped; then sends what is left, for a moment."""
         register(self._spool, self._spool.agent_id, self._devices)
+        roofs = remembered_roofs(self._folder, self._devices)
+        if roofs:  # of runs in this folder that another collector, or none, has heard of
+            self._spool.write("roofs", table_of("roofs", roofs))
         names = ", ".join(device.info.name for device in self._devices)
         log.info("devices: %s", names)
         for device in self._devices:

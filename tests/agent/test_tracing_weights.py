@@ -11,9 +11,12 @@ from torch import nn
 
 from roofleet.analyzing.analysis import phase_cost
 from roofleet_agent.engines.base import Session
+from roofleet_agent.passes.tracing import op_rows
 from roofleet_agent.registry import find_engine
-from roofleet_agent.tracing import TracedOp, trace
+from roofleet_agent.tracing import TracedOp, TraceResult, trace
 from roofleet_agent.workload import Workload
+from roofleet_analysis.costs.dtypes import computing_dtype
+from roofleet_analysis.costs.rows import op_of
 
 WORKLOAD = Workload(batch_size=2, prompt_tokens=8, new_tokens=4)
 LINEAR = ("aten.linear", "quantized.linear_dynamic")
@@ -93,6 +96,9 @@ def test_int8_keeps_the_work_and_takes_the_bytes_it_is_stored_in(
         rows, features = weight.shape
         scales = 0 if change is torch_dynamic else rows * (4 + 1)  # a float and a zero point a row
         assert weight.bytes == rows * features + scales
+    # only what is quantised on both sides is multiplied in int8, and under the roof of it
+    (row,) = op_rows(phase, TraceResult([ops[0]], []))
+    assert computing_dtype(op_of(row)) == ("fp32" if change is int8_weight_only else "int8")
 
 
 @pytest.mark.filterwarnings("ignore")

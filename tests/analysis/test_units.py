@@ -120,3 +120,18 @@ def test_a_rate_keeps_three_digits(value: int) -> None:
     number, unit = units.rate_text(value, "B").split()
     scale = 1000.0 ** ["B", "kB", "MB", "GB", "TB", "PB", "EB"].index(unit)
     assert float(number.replace(",", "")) * scale == pytest.approx(value, rel=0.0051)
+
+
+def test_a_utilisation_says_what_is_not_right_with_it() -> None:
+    """Above the roof it is marked, and where work is not known it is the least."""
+    assert units.utilization_text(0.312) == "31.2 %"
+    assert units.utilization_text(0.312, True) == "at least 31.2 %"
+    assert units.utilization_text(3.99) == "399 % (!)"
+    assert units.utilization_text(None, True) == units.UNKNOWN
+
+
+def test_dtypes_are_told_with_their_shares_where_there_are_several() -> None:
+    """One alone has no share, and none is empty."""
+    assert units.dtypes_text('{"bf16":0.9,"fp32":0.1}') == "bf16 90 %, fp32 10 %"
+    assert units.dtypes_text('{"fp32":1.0}') == "fp32"
+    assert units.dtypes_text(None) == ""

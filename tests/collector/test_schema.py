@@ -53,9 +53,15 @@ def test_rows_of_the_first_schema_are_kept() -> None:
     connection.execute(migrations()[0][1])
     connection.execute("INSERT INTO schema_version VALUES (1)")
     connection.execute("INSERT INTO spans VALUES ('r', 'decode', 0, 0, 'a', 1, 2, 3)")
+    connection.execute(
+        "INSERT INTO roofs VALUES ('d/compute/fp32/measured', 'd', 'compute', 'fp32', NULL, NULL, 160e9, "
+        "NULL, 'measured', 'torch.mm of 2048 x 2048 fp32 matrices, best of several, 2 threads', now())"
+    )
     migrate(connection)
     found = connection.execute("SELECT path, self_ns, inner_calls FROM spans").fetchall()
     assert found == [("a", 3, None)]
+    roofs = connection.execute("SELECT flops_per_s, threads, torch_version FROM roofline_roofs").fetchall()
+    assert roofs == [(160e9, 2, None)]
 
 
 def test_data_of_a_newer_roofleet_is_refused() -> None:
