@@ -105,8 +105,10 @@ def profile_in_turns(
     """Runs several models that are loaded beside one another, their iterations in turns, so that whatever the
     machine does meanwhile is done to all of them; returns the runs' ids in the order of the plans.
 
-    Errors are those of `profile`; one that fails ends all of them.
+    The workload of the first says how many iterations there are. Errors are those of `profile`; one that
+    fails ends all of them. WorkloadRefused, before anything is stored, if there is no room for all of them.
     """
+    check_room_together(plans)
     with ExitStack() as stack:
         both = [stack.enter_context(_loading(plan, sink, progress, stated_cost)) for plan in plans]
         group = both[0][0].run_id
@@ -206,6 +208,21 @@ def check_dtype(device: Device, dtype: str) -> None:
     if not works(dtype):
         there = ", ".join(name for name in TORCH_DTYPES if works(name)) or "none"
         raise WorkloadRefused(f"{device.info.name} does not compute in {dtype}; it does in {there}")
+
+
+def check_room_together(plans: Sequence[Plan]) -> None:
+    """WorkloadRefused if the weights of several models cannot lie in the device's memory at once."""
+    available = plans[0].device.info.memory_bytes
+    weights = 0
+    for plan in plans if available is not None else ():
+        traced = trace_phases(find_engine(plan.request), plan.request, plan.dtype, plan.workload)
+        traced.session.close()
+        weights += traced.weight_bytes
+    if available is not None and weights > available:
+        raise WorkloadRefused(
+            f"{len(plans)} models beside one another need {weights / 2**30:.1f} GiB for their weights "
+            f"alone, and {plans[0].device.info.name} has {available / 2**30:.1f} GiB: profile each by itself"
+        )
 
 
 def check_room(traced: Traced, request: ModelRequest, device: Device, dtype: str, workload: Workload) -> None:

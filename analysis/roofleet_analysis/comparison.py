@@ -8,21 +8,25 @@ ratio is a difference. The views of the store do the same arithmetic in SQL; a t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean, median, variance
 from typing import Literal
 
 SAME = 0.02
 """A difference under this share is none."""
 FEWEST = 3
 """Iterations below which there is no interval."""
+FEWEST_PAIRS = 6
+"""Pairs of steps below which a median has no interval."""
 LAYER_SPREAD = 3
 """How much more repeats of one layer differ than those of the whole step, on logarithms.
 
 Found on a quiet processor with two starts of one model: 11 % apart in the step, at most 54 % in one layer.
 """
 
+Place = tuple[int, int]
+"""Iteration of a step, and its number in the phase."""
 Verdict = Literal["faster", "slower", "same", "unclear"]
 
 # the normal quantile of 97.5 %, then the factors of 1/f, 1/f^2, ... for f degrees of freedom
@@ -120,6 +124,32 @@ def compare(
     high = None if margin is None else math.exp(difference + margin)
     verdict, why = _judged(ratio, low, high, baseline_noise, noise, spread)
     return Change(ratio, low, high, verdict, why)
+
+
+def compare_in_turns(baseline: Mapping[Place, float], run: Mapping[Place, float]) -> Change | None:
+    """What changed between two runs whose steps took turns: times in ns by iteration and number of the step.
+
+    What the machine did in a step it did to its neighbour, so each is held against the one of the same place:
+    the change is the median of the ratios, its interval lies between ranks, and no other noise counts. None
+    without a common step; no interval with fewer than 6.
+    """
+    ratios = sorted(run[place] / baseline[place] for place in baseline.keys() & run.keys())
+    if not ratios:
+        return None
+    ratio = median(ratios)
+    if (interval := median_interval(ratios)) is None:
+        return Change(ratio, None, None, "unclear", f"fewer than {FEWEST_PAIRS} pairs of steps")
+    return Change(ratio, *interval, *_judged(ratio, *interval, None, None, None))
+
+
+def median_interval(ordered: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the median of values in ascending order, by the ranks it lies between; None with
+    fewer than 6: five lie on one side of it once in 16."""
+    if len(ordered) < FEWEST_PAIRS:
+        return None
+    reach, last = 0.98 / math.sqrt(len(ordered)), len(ordered) - 1
+    low, high = math.floor((0.5 - reach) * last), math.ceil((0.5 + reach) * last)
+    return ordered[max(low, 0)], ordered[min(high, last)]
 
 
 def _margin(a: Sample, b: Sample) -> float | None:

@@ -297,7 +297,7 @@ RUNS = Table(
             "`budget` of time, or `most`, more than which are not worth their rows.",
         ),
         Column("energy_iterations", INT, "Whole bare iterations that the energy was counted over."),
-        Column("turns_id", TEXT, "Runs whose iterations took turns with one another share it."),
+        Column("turns_id", TEXT, "Runs whose steps took turns with one another share it."),
         Column(
             "parameters",
             INT,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
-from statistics import fmean
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import TINY_BERT, TINY_WORKLOAD, ListSink, request
+from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.engines.base import Step
+from roofleet_agent.errors import WorkloadRefused
 from roofleet_agent.measuring.certainty import Certainty, mean_margin, median_margin
 from roofleet_agent.measuring.steps import Kind, TimedStep
 from roofleet_agent.passes import timing
@@ -96,22 +97,61 @@ def test_iterations_end_when_they_are_asked_to_or_know_enough(
     assert (runs[by]["iterations_ended_by"], runs[by]["iterations"]) == (by, iterations)
 
 
-def test_models_in_turns_have_as_many_iterations_each_side_by_side() -> None:
-    """Runs that take turns share an id; their iterations follow one another, either one first in turns."""
+@pytest.fixture(scope="module")
+def in_turns() -> tuple[list[str], ListSink]:
+    """Two tiny models that took turns: the ids of their runs, and the rows."""
     sink = ListSink()
-    plan = profiling.Plan(request(TINY_BERT, task="encode"), CpuDevice(), "fp32",
-                          replace(TINY_WORKLOAD, new_tokens=0, iterations=4), {})  # fmt: skip
-    ids = profiling.profile_in_turns([plan, plan], sink)
-    assert len(set(ids)) == 2
+    workload = replace(TINY_WORKLOAD, new_tokens=4, iterations=4)
+    plan = profiling.Plan(request(TINY_GPT2, task="generate"), CpuDevice(), "fp32", workload, {})
+    return profiling.profile_in_turns([plan, plan], sink), sink
+
+
+def test_models_in_turns_are_runs_of_one_group(in_turns: tuple[list[str], ListSink]) -> None:
+    """Each is a run that is done, with iterations of its own; they share an id."""
+    ids, sink = in_turns
     rows = {row["run_id"]: row for row in sink.rows("runs")}
+    assert set(rows) == set(ids)
     assert {row["turns_id"] for row in rows.values()} == {ids[0]}
-    assert {row["status"] for row in rows.values()} == {"done"}
-    offsets = {run_id: rows[run_id]["started_at"].timestamp() for run_id in ids}
-    middles: dict[tuple[int, str], list[float]] = {}
-    for step in sink.rows("steps"):
-        if not step["is_warmup"]:
-            at = offsets[step["run_id"]] + step["start_ns"] / 1e9
-            middles.setdefault((step["iteration"], step["run_id"]), []).append(at)
-    order = sorted(middles, key=lambda key: fmean(middles[key]))
-    assert [number for number, _ in order] == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert [run_id for _, run_id in order] == [*ids, *reversed(ids), *ids, *reversed(ids)]
+    assert {(row["status"], row["iterations"]) for row in rows.values()} == {("done", 4)}
+
+
+def test_models_in_turns_are_timed_step_by_step(in_turns: tuple[list[str], ListSink]) -> None:
+    """A step of one is beside the same step of the other, and which is first changes with every step."""
+    ids, sink = in_turns
+    began = {row["run_id"]: row["started_at"].timestamp() for row in sink.rows("runs")}
+    measured = [step for step in sink.rows("steps") if not step["is_warmup"]]
+    for number in range(1, 5):
+        steps = [s for s in measured if s["iteration"] == number]
+        steps.sort(key=lambda s: began[s["run_id"]] + s["start_ns"] / 1e9)
+        pairs = list(zip(steps[::2], steps[1::2], strict=True))
+        for one, other in pairs:
+            assert {one["run_id"], other["run_id"]} == set(ids)
+            assert all(one[name] == other[name] for name in ("phase", "step_index", "pass"))
+        first = [one["run_id"] for one, _ in pairs]
+        assert all(one != other for one, other in pairwise(first))
+
+
+def test_iterations_in_turns_end_when_the_ratio_is_known() -> None:
+    """Two models of the same speed, on a machine that doubles its own in between, differ by a known ratio."""
+    one, other = Certainty(), Certainty()
+    for number in range(8):
+        one.take(steps(1.0, 0.005, number))
+        other.take(steps(1.0, 0.005, number))
+    assert one.difference_margin(other) == 0.0
+    assert one.time_margin() > 0.03
+    assert one.difference_margin(Certainty()) == math.inf
+
+
+def test_models_that_do_not_fit_beside_one_another_are_refused_before_anything_is_stored() -> None:
+    """Of a device of 1 MB each tiny model has room and ten of them have none."""
+
+    class Small(CpuDevice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.info = replace(self.info, memory_bytes=1_000_000)
+
+    sink = ListSink()
+    plan = profiling.Plan(request(TINY_GPT2, task="generate"), Small(), "fp32", TINY_WORKLOAD, {})
+    with pytest.raises(WorkloadRefused, match="10 models beside one another need"):
+        profiling.profile_in_turns([plan] * 10, sink)
+    assert sink.tables == {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from roofleet_agent.rows import table_of
-from roofleet_analysis.comparison import Sample, compare, sample, t_quantile
+from roofleet_analysis.comparison import Place, Sample, compare, compare_in_turns, sample, t_quantile
 from roofleet_collector.store.schema import migrate
 
 RUN = {
@@ -235,3 +237,57 @@ def test_of_two_repeats_none_is_faster(
     found = database.sql("SELECT verdict FROM phase_comparison WHERE ratio IS NOT NULL").fetchall()
     assert len(found) == 2
     assert {verdict for (verdict,) in found} <= {"same", "unclear"}
+
+
+def _of_turns(connection: duckdb.DuckDBPyConnection, is_group: bool) -> None:
+    connection.execute("UPDATE runs SET turns_id = ? WHERE run_id IN ('a', 'b')", ["t" if is_group else None])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1_000, 10**6), st.integers(900, 1_100)), min_size=1, max_size=30))
+def test_steps_in_turns_are_compared_alike_in_sql_and_python(
+    database: duckdb.DuckDBPyConnection, pairs: list[tuple[int, int]]
+) -> None:
+    """Each step against the one of the same place: the median of the ratios and the ranks around it."""
+    a, b = [ns for ns, _ in pairs], [ns * per_mille // 1_000 for ns, per_mille in pairs]
+    _fill(database, {"a": a, "b": b})
+    _of_turns(database, True)
+    try:
+        change = compare_in_turns(*({(i, 0): float(ns) for i, ns in enumerate(side)} for side in (a, b)))
+        assert change is not None
+        for view in ("phase_comparison", "layer_comparison"):
+            found = database.sql(
+                f"SELECT ratio, low, high, verdict, why FROM {view} "
+                "WHERE baseline_run_id = 'a' AND run_id = 'b'"
+            ).fetchall()
+            assert found == [(change.ratio, change.low, change.high, change.verdict, change.why)]
+    finally:
+        _of_turns(database, False)
+
+
+def _machine(seed: int, ratio: float, pairs: int = 150) -> tuple[dict[Place, float], dict[Place, float]]:
+    """Steps of two models side by side on a machine whose speed wanders by 20 % and more, with bursts of
+    other work that make a step up to three times as long."""
+    some = random.Random(seed)
+    speed, sides = 1.0, ({}, {})
+    for number in range(pairs):
+        for side in (0, 1) if number % 2 else (1, 0):
+            speed = min(max(speed * math.exp(some.gauss(0, 0.03)), 0.6), 1.6)
+            burst = some.uniform(1, 3) if some.random() < 0.1 else 1
+            time = 1e7 * speed * burst * math.exp(some.gauss(0, 0.02)) * (ratio if side else 1)
+            sides[side][number, 0] = time
+    return sides
+
+
+def test_a_tenth_is_found_on_a_machine_whose_speed_moves_by_a_fifth() -> None:
+    """Of 60 pairs of models of which one takes 10 % longer, all are called slower, by 10 % within 3 %."""
+    changes = [compare_in_turns(*_machine(seed, 1.1)) for seed in range(60)]
+    assert {change and change.verdict for change in changes} == {"slower"}
+    assert all(change and abs(change.ratio - 1.1) < 0.03 for change in changes)
+
+
+def test_a_model_against_itself_is_the_same_there() -> None:
+    """Of 60 models against themselves 57 or more are the same, and none is called faster or slower."""
+    verdicts = Counter(c.verdict for seed in range(60) if (c := compare_in_turns(*_machine(seed, 1.0))))
+    assert verdicts["same"] >= 57
+    assert set(verdicts) <= {"same", "unclear"}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import collector, roofleet
+from tests.support import TINY_LLAMA, collector, roofleet
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from roofleet.asking.comparison import compared_layers, compared_phases, folded, read_run
 from roofleet.asking.reading import Query, reading
@@ -258,6 +259,57 @@ def test_short_ids_tell_runs_apart() -> None:
     """Eight characters, or as many more as it takes."""
     assert short_ids(["12345678-a", "12345679-b"]) == ["12345678", "12345679"]
     assert short_ids(["12345678-a", "12345678-b"]) == ["12345678-a", "12345678-b"]
+
+
+@pytest.fixture(scope="module")
+def turns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `compare --run` says of a tiny model against itself and against one with another attention."""
+    data = tmp_path_factory.mktemp("turns")
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY_LLAMA)).save_pretrained(data / "tiny")
+    sides = [part for how in ("sdpa", "sdpa", "eager") for part in ("--attention", how)]
+    little = ("--prompt-tokens", "8", "--new-tokens", "4", "--iterations", "6")
+    done = roofleet("compare", "--run", str(data / "tiny"), *sides, *little, "--json", data=data)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def test_models_are_run_in_turns_and_compared(turns: dict[str, Any]) -> None:
+    """Three ways to run one model are three runs of one group; a phase has a ratio with an interval."""
+    assert [run["attention"] for run in turns["runs"]] == ["sdpa", "sdpa", "eager"]
+    assert len({run["turns_id"] for run in turns["runs"]}) == 1
+    assert turns["runs"][0]["turns_id"] is not None
+    phases = [(row["run_id"], row["phase"]) for row in turns["phases"]]
+    ids = [run["run_id"] for run in turns["runs"]]
+    assert phases == [(run_id, phase) for run_id in ids[1:] for phase in ("prefill", "decode")]
+    for row in turns["phases"]:
+        assert row["low"] <= row["ratio"] <= row["high"]
+        assert row["verdict"] in ("same", "faster", "slower", "unclear")
+        assert "noisy" not in (row["why"] or "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "no run is named, a comparison needs two"),
+        (("--variant", "base"), "give --run MODEL too"),
+        (("--run", "gpt2"), "a comparison needs two sides"),
+        (("--run", "gpt2", "--variant", "base"), "a comparison needs two sides"),
+        (("latest", "--run", "gpt2", "--variant", "base", "--variant", "base"), "give either runs"),
+        (
+            ("--run", "gpt2", "--variant", "a", "--variant", "b", "--dtype", "fp32", "--dtype", "bf16",
+             "--dtype", "fp32"),
+            "--variant is given 2 times and another option 3 times",
+        ),
+        (("--run", "gpt2", "--variant", "base", "--variant", "fast"), "fast"),
+        (("--run", "gpt2", "--variant", "base", "--variant", "base", "--iterations", "many"), "or auto"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_said(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    """One line says what is missing, and the status is that of a mistake."""
+    done = roofleet("compare", *arguments, data=tmp_path)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
 
 
 def test_the_command_has_help(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 @dataclass
 class _Phase:
+    """Logarithms of one phase: each iteration's median, each bare step by iteration and number, and the
+    ratios of neighbours in order."""
+
     middles: list[float] = field(default_factory=list)
+    bare: dict[tuple[int, int], float] = field(default_factory=dict)
     ratios: list[float] = field(default_factory=list)
     timed: int = 0
 
@@ -69,7 +73,9 @@ class Certainty:
         for step in steps:
             self._phases.setdefault(step.step.phase, _Phase())
             if step.kind == "bare":
-                bare.setdefault(step.step.phase, []).append(math.log(max(step.duration_ns, 1)))
+                log = math.log(max(step.duration_ns, 1))
+                bare.setdefault(step.step.phase, []).append(log)
+                self._phases[step.step.phase].bare[step.iteration, step.step.step_index] = log
         for phase, logs in bare.items():
             self._phases[phase].middles.append(_quantile(sorted(logs), 0.5))
         for one, other in pairwise(steps):
@@ -79,6 +85,15 @@ class Certainty:
                 insort(self._phases[one.step.phase].ratios, ratio)
         for phase, found in self._phases.items():
             found.timed += sum(s.kind == "timed" and s.step.phase == phase for s in steps)
+
+    def difference_margin(self, other: Certainty) -> float:
+        """Half of the widest interval of the ratio of two models' bare steps side by side, on logarithms."""
+        margins = []
+        for phase, found in self._phases.items():
+            theirs = other._phases[phase].bare if phase in other._phases else {}
+            ratios = sorted(theirs[key] - log for key, log in found.bare.items() if key in theirs)
+            margins.append(median_margin(ratios, len(ratios)))
+        return max(margins, default=math.inf)
 
     def time_margin(self) -> float:
         """Half of the widest interval of a phase's typical bare step, on logarithms."""

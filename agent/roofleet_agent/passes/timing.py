@@ -31,7 +31,9 @@ MOST_ITERATIONS = 64
 """More are not worth their rows."""
 NARROW_TIME = 0.03
 NARROW_PAIRS = 0.02
-"""Half widths of the 95 % intervals of a step's time and of timed over bare that are narrow enough."""
+NARROW_DIFFERENCE = 0.01
+"""Half widths of the 95 % intervals that are narrow enough: of a step's time, of timed over bare, and of the
+ratio of two models in turns."""
 _MOST_PAIRS = 8
 _SHORT_NS = 50e6
 """Prefills are repeated as long as an iteration spends less than this, or a quarter of its time, on them, and
@@ -39,7 +41,10 @@ more often where they are what is known least."""
 
 
 class Timing:
-    """The timing of one subject, an iteration at a time: models that are compared take turns with theirs."""
+    """The timing of one subject, a step at a time: models that are compared take turns with theirs.
+
+    `pairs` are the pairs of prefills (or forwards) in an iteration.
+    """
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -50,15 +55,16 @@ class Timing:
             LayerTimer(subject.session.module, self._clock, subject.session.opaque), self._cost
         )
         self._phases = phases_of(subject.session.task, subject.session.new_tokens)
-        self._pairs = 1
-        self._certainty = Certainty()
+        self.pairs = 1
+        self.certainty = Certainty()
         self._conditions: Conditions | None = None
 
     def warm_up(self) -> Iterator[Found]:
         """Iterations that are marked and left out; they show how long steps take and who calls whom."""
         shortest: dict[str, int] = {}
         for number in range(self.subject.workload.warmup):
-            steps = self._steps(Iteration(number, True, self.subject.began_ns))
+            with collector_paused():
+                steps = list(self._steps(Iteration(number, True, self.subject.began_ns)))
             for step in steps:
                 phase = step.step.phase
                 shortest[phase] = min(shortest.get(phase, step.duration_ns), step.duration_ns)
@@ -68,13 +74,16 @@ class Timing:
         # not before: the warm-up wakes clocks and compiles
         self._conditions = Conditions(self.subject.device, torch.get_num_threads() if on_cpu else 1)
 
-    def iteration(self) -> Iterator[Found]:
-        """The next iteration."""
-        assert self._conditions is not None, "the warm-up comes first"
+    def steps(self) -> Iterator[TimedStep]:
+        """The steps of the next iteration, each run when it is asked for."""
         number = self.subject.workload.warmup + self.iterations
-        steps = self._steps(Iteration(number, False, self.subject.began_ns))
+        return self._steps(Iteration(number, False, self.subject.began_ns))
+
+    def take(self, steps: Sequence[TimedStep]) -> Iterator[Found]:
+        """The rows of an iteration that is over."""
+        assert self._conditions is not None, "the warm-up comes first"
         self.iterations += 1
-        self._certainty.take(steps)
+        self.certainty.take(steps)
         self._conditions.look()
         self._repeat_what_is_unsure()
         yield from step_rows(steps)
@@ -82,9 +91,13 @@ class Timing:
     @property
     def is_narrow(self) -> bool:
         """Whether the intervals are narrow enough by now."""
-        certainty = self._certainty
+        certainty = self.certainty
         pairs = max(certainty.pair_margins().values(), default=0.0)
         return certainty.time_margin() <= NARROW_TIME and pairs <= NARROW_PAIRS
+
+    def is_told_from(self, other: Timing) -> bool:
+        """Whether the ratio of the two is known well enough by now."""
+        return self.certainty.difference_margin(other.certainty) <= NARROW_DIFFERENCE
 
     def ended(self, by: str) -> Found:
         """Columns of the run that are known when the iterations are over; `by` says what ended them."""
@@ -99,32 +112,28 @@ class Timing:
         once = shortest.get(self._phases[0])
         if once:
             room = max(0.25 * decode_steps * shortest.get("decode", 0), _SHORT_NS)
-            self._pairs = min(max(math.floor(room / (2 * once)), 1), _MOST_PAIRS)
+            self.pairs = min(max(math.floor(room / (2 * once)), 1), _MOST_PAIRS)
         iterations = self.subject.workload.iterations or LEAST_ITERATIONS
         each = {"decode": decode_steps // 2}
-        self._turns.settle({phase: each.get(phase, self._pairs) * iterations for phase in self._phases})
+        self._turns.settle({phase: each.get(phase, self.pairs) * iterations for phase in self._phases})
 
     def _repeat_what_is_unsure(self) -> None:
         """One more pair of prefills in the next iteration where they are what is known least."""
-        margins = self._certainty.pair_margins()
+        margins = self.certainty.pair_margins()
         mine = margins.get(self._phases[0], 0.0)
         if mine > NARROW_PAIRS and mine >= max(margins.values()):
-            self._pairs = min(self._pairs + 1, _MOST_PAIRS)
+            self.pairs = min(self.pairs + 1, _MOST_PAIRS)
 
-    def _steps(self, iteration: Iteration) -> list[TimedStep]:
-        done: list[TimedStep] = []
-        with collector_paused():
-            for step in self._sequence():
-                is_bare = (step.step_index + iteration.number) % 2 == 0
-                if is_bare:
-                    done.append(bare_step(step, self._clock, iteration))
-                else:
-                    done.append(timed_step(step, self._clock, iteration, self._turns))
-        return done
+    def _steps(self, iteration: Iteration) -> Iterator[TimedStep]:
+        for step in self._sequence():
+            if (step.step_index + iteration.number) % 2 == 0:
+                yield bare_step(step, self._clock, iteration)
+            else:
+                yield timed_step(step, self._clock, iteration, self._turns)
 
     def _sequence(self) -> Iterator[Step]:
         session, first = self.subject.session, self._phases[0]
-        repeats = 2 * self._pairs - 1
+        repeats = 2 * self.pairs - 1
         for index in range(repeats):
             yield replace(session.single(first), step_index=index)
         for step in session.iteration():
@@ -138,8 +147,8 @@ def timing(subject: Subject) -> Iterator[Found]:
 
 
 def in_turns(timings: Sequence[Timing]) -> Iterator[tuple[int, Found]]:
-    """Warm-ups, then iterations of each in turns until all are narrow enough or the time is up; tells which
-    of them found what.
+    """Warm-ups, then iterations side by side until all is known well enough or the time is up; tells which of
+    them found what.
 
     The workload of the first says how many iterations there are, or for how long at most.
     """
@@ -155,13 +164,30 @@ def in_turns(timings: Sequence[Timing]) -> Iterator[tuple[int, Found]]:
         done, spent_s = timings[0].iterations, time.perf_counter() - began
         share = done / asked if asked else max(spent_s / budget_s, done / MOST_ITERATIONS)
         subject.progress("measuring", 0.15 + 0.7 * min(share, 1.0))
-        order = range(len(timings)) if done % 2 == 0 else range(len(timings) - 1, -1, -1)
-        for number in order:
-            for found in timings[number].iteration():
+        for number, steps in enumerate(_side_by_side(timings)):
+            for found in timings[number].take(steps):
                 yield number, found
         by = _ended_by(timings, asked, time.perf_counter() - began, budget_s)
     for number, one in enumerate(timings):
         yield number, one.ended(by)
+
+
+def _side_by_side(timings: Sequence[Timing]) -> list[list[TimedStep]]:
+    """An iteration of each, step by step in turns; which of them goes first changes with every step."""
+    done: list[list[TimedStep]] = [[] for _ in timings]
+    for one in timings:
+        one.pairs = max(other.pairs for other in timings)
+    running = dict(enumerate(one.steps() for one in timings))
+    backwards = bool(timings[0].iterations % 2)
+    with collector_paused():
+        while running:
+            for number in sorted(running, reverse=backwards):
+                if (step := next(running[number], None)) is None:
+                    del running[number]
+                else:
+                    done[number].append(step)
+            backwards = not backwards
+    return done
 
 
 def _ended_by(timings: Sequence[Timing], asked: int | None, spent_s: float, budget_s: float) -> str | None:
@@ -170,7 +196,10 @@ def _ended_by(timings: Sequence[Timing], asked: int | None, spent_s: float, budg
         return "asked" if done >= asked else None
     if done < LEAST_ITERATIONS:
         return None
-    if all(one.is_narrow for one in timings):
+    first = timings[0]
+    if len(timings) == 1 and first.is_narrow:
+        return "interval"
+    if len(timings) > 1 and all(first.is_told_from(one) for one in timings[1:]):
         return "interval"
     if spent_s >= budget_s:
         return "budget"

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from roofleet.asking.reading import Query
 from roofleet.errors import UserError
-from roofleet_analysis.comparison import LAYER_SPREAD, Change, Sample, compare, sample
+from roofleet_analysis.comparison import (
+    LAYER_SPREAD,
+    Change,
+    Place,
+    Sample,
+    compare,
+    compare_in_turns,
+    sample,
+)
 
 Row = dict[str, Any]
+Key = TypeVar("Key", int, Place)
 
 PHASES = ("prefill", "decode", "forward")
 WHAT_RAN = (
@@ -23,18 +32,31 @@ QUALITY = (
     "perplexity", "baseline_perplexity", "kl_divergence", "top1_agreement", "quality_tokens",
     "quality_baseline", "quality_unknown", "outputs_finite",
 )  # fmt: skip
+_BARE_STEPS = (
+    "SELECT phase, iteration, step_index, duration_ns FROM steps "
+    "WHERE run_id = ? AND pass = 'bare' AND NOT is_warmup"
+)
+_LAYER_STEPS = (
+    "SELECT phase, path, iteration, step_index, self_ns FROM layer_steps WHERE run_id = ? AND self_ns > 0"
+)
 NOT_TOGETHER = "its layers were not timed in the same iterations"
 
 
 @dataclass
 class Run:
-    """One run as the views tell it: its summary, and by phase the figures, the sample and the layers."""
+    """One run as the views tell it: its summary, and by phase the figures, the sample and the layers.
+
+    `iterations` are times in ns of a layer by iteration. Of a run that took turns `bare` and `spans` are
+    those of each bare step of a phase, and of a layer in each step.
+    """
 
     row: Row
     phases: dict[str, Row]
     samples: dict[str, Sample]
     layers: dict[tuple[str, str], Row]
     iterations: dict[tuple[str, str], dict[int, float]]
+    bare: dict[str, dict[Place, float]]
+    spans: dict[tuple[str, str], dict[Place, float]]
 
     @property
     def run_id(self) -> str:
@@ -65,6 +87,13 @@ def read_run(query: Query, run_id: str) -> Run:
     times: dict[str, list[float]] = defaultdict(list)
     for step in rows("SELECT phase, bare_ns FROM phase_iterations WHERE run_id = ?"):
         times[step["phase"]].append(step["bare_ns"])
+    bare: dict[str, dict[Place, float]] = defaultdict(dict)
+    spans: dict[tuple[str, str], dict[Place, float]] = defaultdict(dict)
+    if row["turns_id"] is not None:
+        for one in rows(_BARE_STEPS):
+            bare[one["phase"]][one["iteration"], one["step_index"]] = one["duration_ns"]
+        for one in rows(_LAYER_STEPS):
+            spans[one["phase"], one["path"]][one["iteration"], one["step_index"]] = one["self_ns"]
     iterations: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for one in rows("SELECT phase, path, iteration, self_ns FROM layer_iterations WHERE run_id = ?"):
         iterations[one["phase"], one["path"]][one["iteration"]] = one["self_ns"]
@@ -74,7 +103,13 @@ def read_run(query: Query, run_id: str) -> Run:
         "ORDER BY layer_index"
     )
     samples = {phase: made for phase, listed in times.items() if (made := sample(listed)) is not None}
-    return Run(row, phases, samples, {(r["phase"], r["path"]): r for r in layers}, dict(iterations))
+    found = {(r["phase"], r["path"]): r for r in layers}
+    return Run(row, phases, samples, found, dict(iterations), dict(bare), dict(spans))
+
+
+def took_turns(baseline: Run, run: Run) -> bool:
+    """Whether the steps of two runs alternated, so that each can be held against its neighbour."""
+    return baseline.row["turns_id"] is not None and baseline.row["turns_id"] == run.row["turns_id"]
 
 
 def differences(runs: list[Run]) -> dict[str, list[Any]]:
@@ -91,7 +126,10 @@ def compared_phases(baseline: Run, run: Run) -> list[Row]:
         if not any(sides):
             continue
         a, b = baseline.samples.get(phase), run.samples.get(phase)
-        change = compare(a, b, *_noise(baseline, run, phase)) if a and b else None
+        if took_turns(baseline, run):
+            change = compare_in_turns(baseline.bare.get(phase, {}), run.bare.get(phase, {}))
+        else:
+            change = compare(a, b, *_noise(baseline, run, phase)) if a and b else None
         row: Row = {"baseline_run_id": baseline.run_id, "run_id": run.run_id, "phase": phase}
         row |= {"baseline_ns": a and a.typical_ns, "bare_ns": b and b.typical_ns} | _of_change(change)
         mine = _figures(sides[1])
@@ -142,7 +180,9 @@ def compared_layers(baseline: Run, run: Run) -> list[Row]:
             continue
         some = (run if in_run else baseline).layers[keys[0]]
         change = None
-        if a[0] is not None and b[0] is not None:
+        if took_turns(baseline, run):
+            change = compare_in_turns(_added(baseline.spans, keys), _added(run.spans, keys))
+        elif a[0] is not None and b[0] is not None:
             noise_a, noise_b, spread = _noise(baseline, run, phase)
             change = compare(a[0], b[0], noise_a, noise_b, spread and spread**LAYER_SPREAD)
         elif a[1] and b[1]:
@@ -169,11 +209,19 @@ def folded(path: str, block_index: int | None) -> str:
 def _times(run: Run, keys: list[tuple[str, str]]) -> tuple[Sample | None, float | None]:
     """The sample of the layers' own times added up, from iterations that have all of them, and the typical
     sum in ns; without such an iteration the sum of their medians."""
-    timed = [run.iterations.get(key, {}) for key in keys]
-    whole = set.intersection(*(set(one) for one in timed))
-    sums = [sum(one[iteration] for one in timed) for iteration in sorted(whole)]
-    made = sample(sums) if sums and min(sums) > 0 else None
+    sums = list(_added(run.iterations, keys).values())
+    made = sample(sums) if sums else None
     return made, made.typical_ns if made else _total(run, keys, "self_ns")
+
+
+def _added(
+    times: Mapping[tuple[str, str], Mapping[Key, float]], keys: list[tuple[str, str]]
+) -> dict[Key, float]:
+    """The layers' own times in ns added up, where all of them are known; nothing if a sum is 0."""
+    timed = [times.get(key, {}) for key in keys]
+    whole = set.intersection(*(set(one) for one in timed))
+    sums = {where: sum(one[where] for one in timed) for where in sorted(whole)}
+    return sums if all(sums.values()) else {}
 
 
 def _total(run: Run, keys: list[tuple[str, str]], column: str) -> Any:

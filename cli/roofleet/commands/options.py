@@ -84,6 +84,13 @@ Data = Annotated[
         file_okay=False,
     ),
 ]
+Collector = Annotated[
+    str | None,
+    typer.Option("--collector", metavar="HOST:PORT", help="Send runs to this collector.", show_default=False),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto (an accelerator if there is one), cpu, cuda:0, …")
+]
 Server = Annotated[
     str | None,
     typer.Option("--server", metavar="HOST:PORT", help="Flight SQL of a collector.", show_default=False),

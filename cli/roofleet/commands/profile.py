@@ -19,16 +19,9 @@ from roofleet_agent.workload import BUDGET_S
 
 def profile(
     model: options.Model,
-    collector: Annotated[
-        str | None,
-        typer.Option(
-            "--collector", metavar="HOST:PORT", help="Send the run to this collector.", show_default=False
-        ),
-    ] = None,
+    collector: options.Collector = None,
     data: options.Data = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto (an accelerator if there is one), cpu, cuda:0, …")
-    ] = "auto",
+    device: options.DeviceName = "auto",
     dtype: Annotated[
         options.Dtype, typer.Option("--dtype", help="auto is fp32 on a CPU and bf16 on an accelerator.")
     ] = options.Dtype.auto,

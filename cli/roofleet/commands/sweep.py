@@ -91,16 +91,9 @@ def sweep(
             autocompletion=completion.hardware,
         ),
     ] = None,
-    collector: Annotated[
-        str | None,
-        typer.Option(
-            "--collector", metavar="HOST:PORT", help="Send the runs to this collector.", show_default=False
-        ),
-    ] = None,
+    collector: options.Collector = None,
     data: options.Data = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto (an accelerator if there is one), cpu, cuda:0, …")
-    ] = "auto",
+    device: options.DeviceName = "auto",
     iterations: options.Iterations = "auto",
     budget: options.Budget = BUDGET_S,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,

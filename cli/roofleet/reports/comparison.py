@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from roofleet.asking.comparison import Row, Run, compared_layers, compared_phases, differences
+from roofleet.asking.comparison import Row, Run, compared_layers, compared_phases, differences, took_turns
 from roofleet.console import table
 from roofleet_analysis.units import (
     UNKNOWN,
+    between_text,
     capacity_text,
     count_text,
     flops_text,
@@ -33,7 +34,12 @@ def print_comparison(console: Console, runs: list[Run]) -> None:
     by_run = [{row["phase"]: row for row in compared_phases(baseline, run)} for run in runs[1:]]
     for phase in dict.fromkeys(phase for rows in by_run for phase in rows):
         _print_phase(console, phase, runs, names, [rows.get(phase, {}) for rows in by_run])
-    if not any(phase.get("spread") for run in runs for phase in run.phases.values()):
+    if all(took_turns(baseline, run) for run in runs[1:]):
+        console.print(
+            "Their steps took turns in one process: each ratio is of steps side by side, so that what else "
+            "the machine did was done to both."
+        )
+    elif not any(phase.get("spread") for run in runs for phase in run.phases.values()):
         console.print(
             "No quiet repeats of these runs are stored: the intervals are over iterations of one process "
             "each, and another start may differ by more. Run each again to know."
@@ -49,11 +55,6 @@ def short_ids(ids: list[str], least: int = 8) -> list[str]:
     while len({run_id[:length] for run_id in ids}) < len(ids):
         length += 1
     return [run_id[:length] for run_id in ids]
-
-
-def interval_text(low: float | None, high: float | None, text: Any) -> str:
-    """Both ends of an interval; empty where there is none."""
-    return "" if low is None or high is None else f"{text(low)} to {text(high)}"
 
 
 def _print_what_ran(console: Console, runs: list[Run], names: list[str], unlike: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ def _print_phase(console: Console, phase: str, runs: list[Run], names: list[str]
 
     shown = [
         ["time of a step", time_text(some["baseline_ns"]), *(time_text(row.get("bare_ns")) for row in rows)],
-        ["  95 % interval", *(interval_text(low, high, time_text) for low, high in interval)],
+        ["  95 % interval", *(between_text(low, high, time_text) for low, high in interval)],
         ["ratio", "", *(ratio_text(row.get("ratio")) for row in rows)],
         ["  95 % interval", "", *(_ratio_interval(row) for row in rows)],
         ["verdict", "baseline", *(row.get("verdict") or UNKNOWN for row in rows)],
@@ -106,7 +107,7 @@ def _print_phase(console: Console, phase: str, runs: list[Run], names: list[str]
 
 
 def _ratio_interval(row: Row) -> str:
-    return interval_text(row.get("low"), row.get("high"), ratio_text)
+    return between_text(row.get("low"), row.get("high"), ratio_text)
 
 
 def _print_quality(console: Console, runs: list[Run], names: list[str]) -> None:

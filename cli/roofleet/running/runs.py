@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from roofleet.running.destinations import Destination
     from roofleet_agent.devices.base import Device
+    from roofleet_agent.profiling import Plan
     from roofleet_agent.sending.spool import Spool
     from roofleet_agent.workload import ModelRequest, Workload
 
@@ -95,23 +96,30 @@ class Runs:
 
         `options` go to `profiling.profile`. What a run that failed or was stopped had to say is delivered.
         """
+        from roofleet_agent import profiling
+
+        with self._measuring(request) as given:
+            return profiling.profile(
+                request, device, dtype, workload, self.sink, progress=show, **given, **options
+            )
+
+    def profile_in_turns(self, plans: Sequence[Plan], show: Show) -> list[str]:
+        """Profiles several models with their iterations in turns; returns the runs' ids. What failed is
+        delivered as with `profile`."""
+        from roofleet_agent import profiling
+
+        with self._measuring(plans[0].request) as given:
+            return profiling.profile_in_turns(plans, self.sink, progress=show, **given)
+
+    @contextlib.contextmanager
+    def _measuring(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
+        """What every profile is given: the user's formulas, and a moment to be seen while it goes on."""
         from roofleet.api.formulas import stated_cost
         from roofleet.naming.models import suggesting
-        from roofleet_agent import profiling
 
         try:
             with suggesting(request):
-                return profiling.profile(
-                    request,
-                    device,
-                    dtype,
-                    workload,
-                    self.sink,
-                    progress=show,
-                    loaded=self.deliver_if_possible,  # so that the run is seen while it goes on
-                    stated_cost=stated_cost,
-                    **options,
-                )
+                yield {"loaded": self.deliver_if_possible, "stated_cost": stated_cost}
         except BaseException:
             self.deliver_if_possible()  # the run's own error is the one to report
             raise

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from roofleet_agent.devices.base import Device
 
 
+MOST_IN_TURNS = 4
+"""Points that are loaded beside one another; more take the place of others in caches and memory."""
+
+
 @dataclass
 class Sweep:
     """A row of `sweeps`."""
@@ -138,6 +142,8 @@ def run_points(
     outcome = Outcome()
     runs.register(device)
     runs.write("sweeps", [sweep.row()])
+    if _in_turns(runs, sweep, todo, request, device, show, outcome):
+        return outcome
     done = len(sweep.points) - len(todo)
     inside = console.err().is_terminal
     roofs = device.torch_name == "meta"  # nowhere has none
@@ -167,13 +173,47 @@ def run_points(
     return outcome
 
 
-def _run_point(
-    runs: Runs, sweep: Sweep, point: Point, request: ModelRequest, device: Device, show: Show
-) -> None:
-    from roofleet.analyzing.counting import store_analysis, store_refusal
+def _in_turns(
+    runs: Runs,
+    sweep: Sweep,
+    todo: list[Point],
+    request: ModelRequest,
+    device: Device,
+    show: Show,
+    outcome: Outcome,
+) -> bool:
+    """Runs a few points beside one another, their iterations in turns, so that what the machine does
+    meanwhile is done to all; whether that was possible. Where it is not, each is run by itself."""
+    from roofleet_agent.errors import AgentError
+    from roofleet_agent.profiling import Plan
 
-    changed = with_settings(request, settings_of(point), model_name(sweep.model, point))
-    workload = Workload(
+    if not 2 <= len(todo) <= MOST_IN_TURNS or todo[0]["analyze"]:
+        return False
+    plans = [
+        Plan(
+            with_settings(request, settings_of(point), model_name(sweep.model, point)),
+            device,
+            point["dtype"],
+            _workload(point),
+            {"sweep_id": sweep.sweep_id},
+        )
+        for point in todo
+    ]
+    try:
+        runs.profile_in_turns(plans, show)
+        runs.measure_roofs(device, show)
+        runs.deliver_if_possible()
+    except KeyboardInterrupt:
+        outcome.stopped = True
+    except SpoolUnusable:
+        raise
+    except (AgentError, RuntimeError, MemoryError, ValueError):
+        return False  # one of them cannot run, or not beside the others: by itself each says which and why
+    return True
+
+
+def _workload(point: Point) -> Workload:
+    return Workload(
         point["batch_size"],
         point["prompt_tokens"],
         point["new_tokens"],
@@ -184,6 +224,15 @@ def _run_point(
         variant=parse(point["variant"]),
         budget_s=point.get("budget_s", BUDGET_S),  # a sweep of an older version has none
     )
+
+
+def _run_point(
+    runs: Runs, sweep: Sweep, point: Point, request: ModelRequest, device: Device, show: Show
+) -> None:
+    from roofleet.analyzing.counting import store_analysis, store_refusal
+
+    changed = with_settings(request, settings_of(point), model_name(sweep.model, point))
+    workload = _workload(point)
     before = set(runs.sink.run_ids)
     try:
         if point["analyze"]:

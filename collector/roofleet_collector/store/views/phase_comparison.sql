@@ -5,7 +5,7 @@
 -- baseline_ns: Typical bare step of the baseline, in ns.
 -- bare_ns: Typical bare step of the run, in ns.
 -- ratio: bare_ns over baseline_ns; below 1 is faster.
--- low: Lower end of its 95 % confidence interval (Welch's t over iterations, on logarithms); NULL with fewer than 3 iterations of either.
+-- low: Lower end of its 95 % confidence interval (Welch's t over iterations, on logarithms; of runs that took turns, by the ranks of the ratios of steps side by side); NULL with fewer than 3 iterations of either.
 -- high: Upper end of the same.
 -- verdict: `faster`, `slower`, `same` (the interval is within 2 % of no change) or `unclear`.
 -- why: Why the verdict is `unclear`.
@@ -41,11 +41,32 @@ pairs AS NOT MATERIALIZED (
     JOIN runs b ON b.model_id = mb.model_id AND b.run_id <> a.run_id
     CROSS JOIN (VALUES ('prefill'), ('decode'), ('forward')) x(phase)
 ),
+-- runs whose steps took turns: each against the one of the same place
+turns AS NOT MATERIALIZED (
+    SELECT baseline_run_id, run_id, phase, median(ratio) AS ratio,
+           median_interval(list(ratio ORDER BY ratio), count(*)) AS reach
+    FROM (SELECT ra.run_id AS baseline_run_id, rb.run_id, a.phase, b.duration_ns / a.duration_ns AS ratio
+          FROM runs ra
+          JOIN runs rb ON rb.turns_id = ra.turns_id AND rb.run_id <> ra.run_id
+          JOIN steps a ON a.run_id = ra.run_id
+          JOIN steps b ON b.run_id = rb.run_id AND b.phase = a.phase AND b.iteration = a.iteration
+                      AND b.step_index = a.step_index
+          WHERE a.pass = 'bare' AND b.pass = 'bare' AND NOT a.is_warmup AND NOT b.is_warmup)
+    GROUP BY baseline_run_id, run_id, phase
+),
 compared AS (
-    SELECT k.*, a.middle AS middle_a, b.middle AS middle_b, exp(b.middle - a.middle) AS ratio,
-           difference_margin(a.square, a.n, b.square, b.n) AS margin,
-           a.noise AS baseline_noise, b.noise,
-           CASE WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
+    SELECT k.*, a.middle AS middle_a, b.middle AS middle_b, coalesce(t.ratio, exp(b.middle - a.middle)) AS ratio,
+           CASE WHEN t.run_id IS NULL
+                THEN exp(b.middle - a.middle - difference_margin(a.square, a.n, b.square, b.n))
+                ELSE t.reach.low END AS low,
+           CASE WHEN t.run_id IS NULL
+                THEN exp(b.middle - a.middle + difference_margin(a.square, a.n, b.square, b.n))
+                ELSE t.reach.high END AS high,
+           t.run_id IS NOT NULL AS took_turns,
+           CASE WHEN t.run_id IS NULL THEN a.noise END AS baseline_noise,
+           CASE WHEN t.run_id IS NULL THEN b.noise END AS noise,
+           CASE WHEN t.run_id IS NOT NULL THEN NULL
+                WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
            a.peak_bytes AS baseline_peak_bytes, b.peak_bytes,
            a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
            a.weight_bytes AS baseline_weight_bytes, b.weight_bytes,
@@ -53,14 +74,14 @@ compared AS (
     FROM pairs k
     LEFT JOIN sides a ON a.run_id = k.baseline_run_id AND a.phase = k.phase
     LEFT JOIN sides b ON b.run_id = k.run_id AND b.phase = k.phase
+    LEFT JOIN turns t ON t.baseline_run_id = k.baseline_run_id AND t.run_id = k.run_id AND t.phase = k.phase
     WHERE a.run_id IS NOT NULL OR b.run_id IS NOT NULL
 )
 SELECT baseline_run_id, run_id, phase, exp(middle_a) AS baseline_ns, exp(middle_b) AS bare_ns, ratio,
-       ratio * exp(-margin) AS low, ratio * exp(margin) AS high,
-       verdict(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
-               spread := spread) AS verdict,
-       why_unclear(ratio, ratio * exp(-margin), ratio * exp(margin), baseline_noise, noise,
-                   spread := spread) AS why,
+       low, high,
+       verdict(ratio, low, high, baseline_noise, noise, spread := spread) AS verdict,
+       CASE WHEN took_turns AND ratio IS NOT NULL AND low IS NULL THEN 'fewer than 6 pairs of steps'
+            ELSE why_unclear(ratio, low, high, baseline_noise, noise, spread := spread) END AS why,
        baseline_peak_bytes, peak_bytes, baseline_matmul_flops, matmul_flops, baseline_bytes, bytes,
        baseline_weight_bytes, weight_bytes, baseline_roofline_fraction, roofline_fraction
 FROM compared;

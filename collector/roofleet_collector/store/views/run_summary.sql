@@ -59,7 +59,7 @@
 -- pairs_unknown: Phases whose overhead and coverage are not known, and why; both are NULL where such phases take a tenth of the time or more.
 -- iterations: Measured iterations.
 -- iterations_ended_by: What ended them: `asked` for so many, `interval` for intervals that were narrow, `budget` of time, or `most`.
--- turns_id: Runs whose iterations took turns with one another share it.
+-- turns_id: Runs whose steps took turns with one another share it.
 -- decode_cached_tokens: Tokens in the cache before the middle decode step, which the costs of decode are of and its median time stands for; NULL where nothing is decoded, or in the user's own code.
 -- fault: Why steps lie above their roofs, with both numbers, by phase; NULL where none does.
 -- product_dtypes: JSON object of the dtypes that products are computed in, in prefill or forward, each with its share of their FLOP.
