@@ -6,25 +6,21 @@ against the roofs in force.
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from benchmarks.figure import Figure
+from benchmarks.load import ALL, beside
+from benchmarks.stored import Stored
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.roofs.remembered import measured_roofs
 from roofleet_agent.rows import table_of
 from roofleet_agent.service import register
 from roofleet_agent.workload import ModelRequest, Workload
-from roofleet_collector.derive import derived
-from roofleet_collector.store import Append, DuckDBStore
+from roofleet_collector.store import DuckDBStore
 
 RUNS = 20
 BUDGET_S = 0.05
@@ -41,32 +37,6 @@ MODEL: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
 }
 WORKLOAD = Workload(prompt_tokens=64, new_tokens=6, iterations=5, warmup=1)
-LOAD = "import torch\na = torch.ones(768, 768)\nwhile True: a @ a"
-
-
-class _Stored:
-    """A sink that stores rows as a collector does when they arrive."""
-
-    def __init__(self, store: DuckDBStore) -> None:
-        self.store = store
-
-    def write(self, table: str, rows: pa.Table) -> None:
-        """See Sink.write."""
-        self.store.append(Append(derived(table, rows))).result()
-
-
-@contextlib.contextmanager
-def _load(wanted: bool) -> Iterator[None]:
-    """Another process that multiplies matrices on all processors, if wanted."""
-    if not wanted:
-        yield
-        return
-    busy = subprocess.Popen([sys.executable, "-c", LOAD])
-    try:
-        yield
-    finally:
-        busy.kill()
-        busy.wait()
 
 
 def measure() -> list[Figure]:
@@ -74,13 +44,13 @@ def measure() -> list[Figure]:
     device = CpuDevice()
     with tempfile.TemporaryDirectory() as folder:
         store = DuckDBStore(Path(folder))
-        sink = _Stored(store)
+        sink = Stored(store)
         register(sink, "bench", [device])
         quiet: list[dict[str, Any]] = []
         loaded: list[dict[str, Any]] = []
         for number in range(RUNS):
             beside_load = number % 2 == 0
-            with _load(beside_load):
+            with beside(ALL if beside_load else None):
                 profiling.profile(
                     ModelRequest("small", "catalog", "random", "generate", MODEL),
                     device,

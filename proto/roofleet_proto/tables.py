@@ -435,7 +435,7 @@ STEPS = Table(
         _must("duration_ns", INT, "Wall time until the device had finished.", "ns"),
         _must("tokens", INT, "Tokens the step processed in each sequence; 0 if it takes none."),
         _must("cache_tokens", INT, "Tokens of each sequence in the cache before it."),
-        Column("layer_group", INT, "Group of layers timed in it, from 0; NULL in the bare pass."),
+        Column("layer_group", INT, "Group of layers timed in it, from 0; NULL in a bare step."),
     ),
 )
 
@@ -446,7 +446,7 @@ SPANS = Table(
     (
         _RUN,
         _PHASE,
-        _must("iteration", INT, "Iteration of the timed pass."),
+        _must("iteration", INT, "Iteration of the run."),
         _must("step_index", INT, "Step inside the phase."),
         _PATH,
         _must("start_ns", INT, "Start, since the step began.", "ns"),

@@ -1,4 +1,4 @@
--- How time per output token grows with the context: one row a run and length of the cache, from the bare pass.
+-- How time per output token grows with the context: one row a run and length of the cache, from the bare steps.
 -- run_id: The run.
 -- cache_tokens: Tokens of each sequence in the cache before the step.
 -- steps: Decode steps measured at that length.

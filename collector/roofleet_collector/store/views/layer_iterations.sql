@@ -1,8 +1,8 @@
--- One row a run, phase, layer and iteration of the timed pass: the layer's own time in a typical step.
+-- One row a run, phase, layer and iteration: the layer's own time in a typical step.
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
 -- path: The layer's path in the module tree; the empty string is the model itself.
--- iteration: Iteration of the timed pass.
+-- iteration: Iteration of the run.
 -- steps: Steps of the phase in which the layer's own time was taken.
 -- self_ns: Their median own time, the timer's cost taken off, in ns.
 CREATE OR REPLACE VIEW layer_iterations AS

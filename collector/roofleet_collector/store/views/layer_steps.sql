@@ -1,7 +1,7 @@
--- One row a layer and step of the timed pass: what it took, with what timing its layers cost taken off as far as that was calibrated.
+-- One row a layer and timed step: what it took, with what timing its layers cost taken off as far as that was calibrated.
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
--- iteration: Iteration of the timed pass.
+-- iteration: Iteration of the run.
 -- step_index: Step inside the phase.
 -- layer_group: Group of layers timed in that step, from 0.
 -- path: The layer's path in the module tree; the empty string is the model itself.

@@ -1,7 +1,7 @@
--- One row a run, phase and iteration of the bare pass: its typical step. Steps of one iteration are not independent of one another; iterations are what confidence intervals are worked out from.
+-- One row a run, phase and iteration: its typical bare step. Steps of one iteration are not independent of one another; iterations are what confidence intervals are worked out from.
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
--- iteration: Iteration of the bare pass, warm-up left out.
+-- iteration: Iteration of the run, warm-up left out.
 -- steps: Steps of the phase in it.
 -- bare_ns: Their median wall time, in ns.
 CREATE OR REPLACE VIEW phase_iterations AS

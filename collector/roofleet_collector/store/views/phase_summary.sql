@@ -1,7 +1,7 @@
 -- One row a run and phase: how long a step takes, what it costs, and which roof it is under.
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
--- steps: Measured steps of the bare pass, over all iterations, warm-up left out.
+-- steps: Measured bare steps, over all iterations, warm-up left out.
 -- tokens_per_step: Tokens a step processes, over the whole batch; NULL for inputs that are no tokens.
 -- bare_p50_ns: Median wall time of a step with nothing attached, in ns. This is the latency.
 -- bare_p5_ns: 5th percentile of the same, in ns.
