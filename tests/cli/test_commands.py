@@ -106,7 +106,7 @@ def test_profile_prints_the_row_of_run_summary(data: Path) -> None:
     assert row["status"] == "done"
     assert row["weights"] == "pretrained"
     assert row["time_per_output_token_ns"] > 0
-    assert row["layer_time_coverage"] > 0
+    assert row["layer_time_coverage"] is None or row["layer_time_coverage"] > 0  # unknown under load
     assert row["unknown_ops"] == 0
 
 

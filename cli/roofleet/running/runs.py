@@ -98,7 +98,7 @@ class Runs:
         """
         from roofleet_agent import profiling
 
-        with self._measuring(request) as given:
+        with self._measuring(request, show) as given:
             return profiling.profile(
                 request, device, dtype, workload, self.sink, progress=show, **given, **options
             )
@@ -108,11 +108,11 @@ class Runs:
         delivered as with `profile`."""
         from roofleet_agent import profiling
 
-        with self._measuring(plans[0].request) as given:
+        with self._measuring(plans[0].request, show) as given:
             return profiling.profile_in_turns(plans, self.sink, progress=show, **given)
 
     @contextlib.contextmanager
-    def _measuring(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
+    def _measuring(self, request: ModelRequest, show: Show) -> Iterator[dict[str, Any]]:
         """What every profile is given: the user's formulas, and a moment to be seen while it goes on."""
         from roofleet.api.formulas import stated_cost
         from roofleet.naming.models import suggesting
@@ -120,8 +120,10 @@ class Runs:
         try:
             with suggesting(request):
                 yield {"loaded": self.deliver_if_possible, "stated_cost": stated_cost}
-        except BaseException:
+        except BaseException as error:
             self.deliver_if_possible()  # the run's own error is the one to report
+            if isinstance(error, KeyboardInterrupt):
+                show("cancelled", 1.0)
             raise
 
     def measure_roofs(self, device: Device, show: Show, again: bool = False) -> None:
