@@ -74,15 +74,28 @@ def test_growth_with_the_context_is_told(tmp_path: Path) -> None:
 
 
 def test_growth_within_the_noise_is_none() -> None:
-    """A line that explains a tenth of what six medians vary is no growth, and three medians say nothing."""
-    # t = sqrt(0.1 x 4 / 0.9) = 0.67, below 2.78; and sqrt(0.9 x 4 / 0.1) = 6, above it
-    assert growth_text(5.0, 0.1, 6, 8, 13) == (
+    """Where the interval of the slope includes none nothing grows, and three lengths say nothing."""
+    assert growth_text(None, 6, 8, 13) == (
         "time per output token does not grow beyond the noise between 8 and 13 cached tokens"
     )
-    assert "grows by 5 µs per 1,000" in (growth_text(5.0, 0.9, 6, 8, 13) or "")
-    assert "does not grow" in (growth_text(-5.0, 0.9, 6, 8, 13) or "")
-    assert growth_text(5.0, 0.9, 3, 8, 10) is None
-    assert growth_text(None, None, 0, None, None) is None
+    assert "grows by 5 µs per 1,000" in (growth_text(5.0, 6, 8, 13) or "")
+    assert growth_text(5.0, 3, 8, 10) is None
+
+
+def test_overhead_and_coverage_are_told_with_their_interval_or_the_reason(tmp_path: Path) -> None:
+    """Ten timed steps a hundredth longer than the bare ones beside them; without such there is a reason."""
+    pairs = [
+        step | {"step_index": 2 * step["step_index"] + later, "pass": kind,
+                "duration_ns": step["duration_ns"] * ratio // 100}
+        for step in _steps() for later, (kind, ratio) in enumerate((("bare", 100), ("timed", 101)))
+    ]  # fmt: skip
+    ended = {"iterations": 9, "iterations_ended_by": "budget"}
+    said = " ".join(printed(tmp_path / "sure", ended, steps=pairs).split())
+    assert "instrumentation overhead +1.0 % (+0.8 % to +1.2 %)" in said
+    assert "iterations 9, the time for them was up (--budget)" in said
+    unsure = " ".join(printed(tmp_path / "unsure").split())
+    assert "instrumentation overhead not known (decode: no timed step has a bare one beside it)" in unsure
+    assert "iterations" not in unsure.split("95 % interval")[0]
 
 
 def test_memory_is_told_by_phase_with_the_place_of_the_peak(tmp_path: Path) -> None:

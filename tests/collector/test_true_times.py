@@ -175,6 +175,27 @@ def test_time_per_token_by_context_and_its_growth(store: DuckDBStore) -> None:
     assert (row["time_per_output_token_p5_ns"], row["time_per_output_token_p95_ns"]) == (400, 408)
 
 
+def test_growth_is_not_told_outside_its_certainty(store: DuckDBStore) -> None:
+    """Eight lengths whose times jump by half up and down have a slope and no certainty of it; a machine twice
+    as slow in every second iteration changes nothing about a slope that is there."""
+    wild = [100, 150, 90, 160, 80, 140, 95, 130]
+    put(
+        store,
+        runs=[RUN],
+        steps=[_step("bare", "decode", i, ns) | {"cache_tokens": i} for i, ns in enumerate(wild)],
+    )
+    asked = "SELECT time_per_cached_token_ns AS g FROM run_summary WHERE run_id = "
+    assert one(store, f"{asked} 'r'") == {"g": None}
+    steady = [
+        _step("bare", "decode", i, (1_000 + 10 * i) * speed, iteration=number)
+        | {"cache_tokens": i, "run_id": "steady"}
+        for number, speed in enumerate((1, 2, 1, 2), 1) for i in range(number % 2, 8, 2)
+    ]  # fmt: skip
+    put(store, runs=[RUN | {"run_id": "steady"}], steps=steady)
+    slope = one(store, f"{asked} 'steady'")["g"]
+    assert 0 < slope < 40
+
+
 def test_two_lengths_have_no_growth(filled: DuckDBStore) -> None:
     """A line through fewer than three lengths says nothing."""
     assert one(filled, "SELECT time_per_cached_token_ns AS g FROM run_summary") == {"g": None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from roofleet.asking.runs import outputs_of
 from roofleet.console import facts, table
 from roofleet.reports.notes import print_notes, print_outputs, print_warnings, quality_facts
 from roofleet.reports.runs import labels_text
-from roofleet_analysis.comparison import t_quantile
 from roofleet_analysis.units import (
     UNKNOWN,
     between_text,
@@ -111,14 +109,12 @@ def _print_times(console: Console, query: Query, row: dict[str, Any]) -> None:
     if shown:
         headers = ["", "median", "p5 to p95", "typical, 95 % interval", "steps"]
         console.print(table(None, headers, shown, right=[1, 2, 3, 4]))
-    growth = query(
-        "SELECT regr_slope(p50_ns, cache_tokens ORDER BY cache_tokens) AS slope, "
-        "regr_r2(p50_ns, cache_tokens ORDER BY cache_tokens) AS fit, "
-        "count(*) AS lengths, min(cache_tokens) AS first, max(cache_tokens) AS last "
+    lengths = query(
+        "SELECT count(*) AS lengths, min(cache_tokens) AS first, max(cache_tokens) AS last "
         "FROM decode_by_context WHERE run_id = ?",
         (row["run_id"],),
     ).to_pylist()[0]
-    if (text := growth_text(**growth)) is not None:
+    if (text := growth_text(row["time_per_cached_token_ns"], **lengths)) is not None:
         console.print(text + "\n")
 
 
@@ -130,22 +126,17 @@ def _step_text(phase: str, row: dict[str, Any]) -> str:
     return f"{_STEPS[phase]} after {first:,}" + (f" to {last:,}" if last > first else "") + " cached tokens"
 
 
-def growth_text(
-    slope: float | None, fit: float | None, lengths: int, first: int | None, last: int | None
-) -> str | None:
-    """How time per output token grows with the context, if a straight line through `lengths` medians says so.
+def growth_text(slope_ns: float | None, lengths: int, first: int | None, last: int | None) -> str | None:
+    """How time per output token grows with the context; None with fewer than 4 lengths, which say nothing.
 
-    `slope` is in ns a cached token and `fit` the line's coefficient of determination; None with fewer than 4
-    lengths, where a line says nothing. A slope within its own 95 % interval of zero is not told as growth.
+    `slope_ns` is in ns a cached token, None where its interval includes no growth.
     """
-    if slope is None or fit is None or lengths < 4:
+    if lengths < 4:
         return None
     between = f"between {first} and {last} cached tokens"
-    # t of the slope, from the share of the variance that the line explains
-    t = math.inf if fit >= 1 else math.sqrt(fit * (lengths - 2) / (1 - fit))
-    if slope <= 0 or t < t_quantile(lengths - 2):
+    if slope_ns is None or slope_ns <= 0:
         return f"time per output token does not grow beyond the noise {between}"
-    return f"time per output token grows by {time_text(slope * 1000)} per 1,000 cached tokens, {between}"
+    return f"time per output token grows by {time_text(slope_ns * 1000)} per 1,000 cached tokens, {between}"
 
 
 def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
