@@ -61,8 +61,8 @@ def test_the_demos_runs_are_stored_with_all_their_parts(
         ("gpt2", "done", 32),
     ]
     for row in rows:
-        assert 0.5 < row["layer_time_coverage"] < 2
-        assert 0.5 < row["instrumentation_overhead"] < 2
+        for figure in ("layer_time_coverage", "instrumentation_overhead"):  # NULL where noise hides them
+            assert row[figure] is None or 0.5 < row[figure] < 2
         assert row["model_flops_utilization"] > 0
         assert row["memory_bandwidth_utilization"] > 0
         assert row["peak_memory_bytes"] > 4 * row["parameters"]
