@@ -22,9 +22,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def dies_with_us() -> list[str]:
     """What is put before a command so that the kernel ends it when the process that started it ends, also by
-    SIGKILL. Empty where there is no setpriv, as outside Linux."""
+    SIGKILL; by SIGTERM, so that it ends what it has started itself. Empty where there is no setpriv, as
+    outside Linux."""
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
 
 def start(*command: str, **options: Any) -> subprocess.Popen[str]:

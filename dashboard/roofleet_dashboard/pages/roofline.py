@@ -46,9 +46,9 @@ def layout(search: str) -> Any:
         head(
             "Roofline",
             "How much each part of a model computes for every byte it moves (across), and how fast it does "
-            "so (up). The lines are what a device allows: what lies above one is marked as a fault. Under the "
-            "slope memory binds, under the flat part compute; far below both it is overhead. Larger points "
-            "take more time.",
+            "so (up). The lines are what a device allows: what lies above one is marked as a fault. Under "
+            "the slope memory binds, under the flat part compute; far below both it is overhead. Larger "
+            "points take more time.",
         ),
         html.Div(id=NOTICE),
         html.Div(_controls(state), className="rf-controls"),
