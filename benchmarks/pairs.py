@@ -75,8 +75,8 @@ def _coverage(store: DuckDBStore, sink: Stored, load: str | None, when: str) -> 
         wide = statistics.median((row[f"{short}_high"] - row[f"{short}_low"]) / 2 for row in known)
         figures.append(Figure("pairs", f"{short}, median, {when}", middle))
         figures.append(Figure("pairs", f"{short}, half of its interval, median, {when}", wide))
-    seconds = statistics.median((row["iterations"] or 0) for row in rows)
-    return [*figures, Figure("pairs", f"iterations, median, {when}", seconds)]
+    iterations = statistics.median(row["iterations"] for row in rows)
+    return [*figures, Figure("pairs", f"iterations, median, {when}", iterations)]
 
 
 def _in_turns(store: DuckDBStore, sink: Stored) -> list[Figure]:

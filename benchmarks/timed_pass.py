@@ -112,8 +112,7 @@ class _Found:
 def _series(session: Any, phase: str, turns: Turns, cost: TimerCost) -> list[_Call]:
     """Steps of a phase that are bare and timed in turns: the decode steps of an iteration, or prefills.
 
-    A timed step has a bare one on either side within a second or so; iterations, which a run pairs, are
-    further apart than this machine's speed stays the same.
+    A timed step has a bare one on either side within a second or so, as in a run.
     """
     singles = (session.single(phase) for _ in range(3))
     calls = []

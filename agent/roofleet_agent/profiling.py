@@ -102,15 +102,19 @@ def profile_in_turns(
     loaded: Callable[[], None] = lambda: None,
     stated_cost: StatedCost = no_stated_cost,
 ) -> list[str]:
-    """Runs several models that are loaded beside one another, their iterations in turns, so that whatever the
+    """Runs several models that are loaded beside one another, their steps in turns, so that whatever the
     machine does meanwhile is done to all of them; returns the runs' ids in the order of the plans.
 
     The workload of the first says how many iterations there are. Errors are those of `profile`; one that
-    fails ends all of them. WorkloadRefused, before anything is stored, if there is no room for all of them.
+    fails ends all of them, and all are stored as cancelled with its reason: whether each can run by itself
+    was not seen. WorkloadRefused, before anything is stored, if there is no room for all of them.
     """
     check_room_together(plans)
     with ExitStack() as stack:
-        both = [stack.enter_context(_loading(plan, sink, progress, stated_cost)) for plan in plans]
+        both = [
+            stack.enter_context(_loading(plan, sink, progress, stated_cost, failing="cancelled"))
+            for plan in plans
+        ]
         group = both[0][0].run_id
         for record, _ in both:
             record.take([of_run(turns_id=group)])
@@ -125,15 +129,16 @@ def profile_in_turns(
 
 @contextmanager
 def _loading(
-    plan: Plan, sink: Sink, progress: Progress, stated_cost: StatedCost
+    plan: Plan, sink: Sink, progress: Progress, stated_cost: StatedCost, failing: str = "failed"
 ) -> Iterator[tuple[Record, Subject]]:
-    """A run with its model loaded: traced, described, and written with however it ends."""
+    """A run with its model loaded: traced, described, and written with however it ends; `failing` is the
+    status of one that ends by an error."""
     request, device, dtype, workload = plan.request, plan.device, plan.dtype, plan.workload
     engine = find_engine(request)
     columns = asked(request, engine, device, dtype, workload)
     record = Record(sink, device_id(device), **columns | plan.columns)
     expected: list[Found] = []
-    with ExitStack() as stack, _ending(record, plan, expected):
+    with ExitStack() as stack, _ending(record, plan, expected, failing):
         check_dtype(device, dtype)
         if workload.quality_text is not None and request.weights == "pretrained":
             load_tokenizer(request)  # refused now rather than after everything is measured
@@ -169,7 +174,7 @@ def _load(stack: ExitStack, plan: Plan, engine: Engine, record: Record, progress
 
 
 @contextmanager
-def _ending(record: Record, plan: Plan, expected: list[Found]) -> Iterator[None]:
+def _ending(record: Record, plan: Plan, expected: list[Found], failing: str) -> Iterator[None]:
     """Writes how a run ended; if memory ran out before its model was there, with the model expected."""
     try:
         yield
@@ -178,7 +183,7 @@ def _ending(record: Record, plan: Plan, expected: list[Found]) -> Iterator[None]
         raise
     except Exception as error:
         if not is_out_of_memory(error):
-            record.finish("failed", f"{type(error).__name__}: {error}")
+            record.finish(failing, f"{type(error).__name__}: {error}")
             raise
         name, device = plan.request.name, plan.device
         peak = allocator_peak_bytes(torch.device(device.torch_name)) or process_peak_bytes()
@@ -189,7 +194,7 @@ def _ending(record: Record, plan: Plan, expected: list[Found]) -> Iterator[None]
             f"{device.info.name} ran out of memory with {peak / 2**30:.1f} GiB in use: lower the batch or "
             f"the tokens, or ask `roofleet analyze {name}` what fits"
         )
-        record.finish("failed", str(refused))
+        record.finish(failing, str(refused))
         raise refused from error
     else:
         record.finish("done")

@@ -28,6 +28,7 @@ _USERS = {
     "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
     "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse", "StoreUnreadable"),
 }
+_FAILED = {"roofleet_agent.errors": ("OutOfMemory",)}
 _UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.api.client": ("ServerAway",)}
 
 
@@ -35,7 +36,7 @@ def status_of(error: BaseException) -> int | None:
     """The exit status of an error that is reported in one line; None for one that is a fault of ours."""
     if isinstance(error, UserError):
         return error.status
-    for kinds, status in ((_USERS, USAGE), (_UNREACHABLE, UNREACHABLE)):
+    for kinds, status in ((_USERS, USAGE), (_FAILED, FAILED), (_UNREACHABLE, UNREACHABLE)):
         for module, names in kinds.items():
             if any(k.__module__ == module and k.__name__ in names for k in type(error).__mro__):
                 return status

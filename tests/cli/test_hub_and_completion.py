@@ -28,8 +28,9 @@ def test_a_hub_that_is_away_is_told_before_anything_is_tried(
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     place = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path)}
-    for command in ("profile", "analyze", "sweep"):
-        answer = roofleet(command, "nobody/gpt2-of-mine", data=tmp_path, **place)
+    twice = ("--variant", "base", "--variant", "base")
+    for command in (("profile",), ("analyze",), ("sweep",), ("compare", *twice, "--run")):
+        answer = roofleet(*command, "nobody/gpt2-of-mine", data=tmp_path, **place)
         assert answer.returncode == 2
         assert "the hub does not answer (127.0.0.1: Connection refused)" in answer.stderr
         assert "its cache in" in answer.stderr

@@ -27,7 +27,9 @@ def watch(device: torch.device, call: Callable[[], Any], before_bytes: int) -> A
     Accelerators keep the figures themselves. On the CPU they are summed from the allocations that torch's
     profiler reports, which slows the step: nothing is to be timed here.
     """
-    return _on_cpu(call, before_bytes) if device.type == "cpu" else _on_accelerator(device, call)
+    return (
+        _on_cpu(call, before_bytes) if device.type == "cpu" else _on_accelerator(device, call, before_bytes)
+    )
 
 
 def run_before_watched(device: torch.device, call: Callable[[], Any]) -> None:
@@ -52,10 +54,11 @@ def _on_cpu(call: Callable[[], Any], before_bytes: int) -> AllocatorPeak:
     return AllocatorPeak(before_bytes + most, None)
 
 
-def _on_accelerator(device: torch.device, call: Callable[[], Any]) -> AllocatorPeak:
+def _on_accelerator(device: torch.device, call: Callable[[], Any], before_bytes: int) -> AllocatorPeak:
     try:
         torch.accelerator.synchronize(device)
         torch.accelerator.reset_peak_memory_stats(device)
+        held = torch.accelerator.memory_allocated(device)
         call()
         torch.accelerator.synchronize(device)
         most = torch.accelerator.max_memory_allocated(device)
@@ -65,7 +68,8 @@ def _on_accelerator(device: torch.device, call: Callable[[], Any]) -> AllocatorP
             raise
         call()
         return AllocatorPeak(None, None)
-    return AllocatorPeak(int(most), int(reserved))
+    # models that take turns are in the same process: what the others hold is not this one's
+    return AllocatorPeak(int(most) - int(held) + before_bytes, int(reserved))
 
 
 @contextmanager

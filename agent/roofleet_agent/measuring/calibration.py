@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from roofleet_agent.measuring.clocks import Clock, HostClock
 from roofleet_agent.measuring.layer_timer import LayerTimer
+from roofleet_agent.pausing import collector_paused
 
 LAYERS = 100
 ROUNDS = 60
@@ -23,7 +23,7 @@ ROUNDS = 60
 class TimerCost:
     """What one timed call adds, in ns: to its own interval, and to the layer around it.
 
-    A layer's time is that of its call, from its first hook to its last; getting there is the caller's.
+    A layer's time is that of its call, between the instants noted; getting there is the caller's.
     """
 
     inside_ns: float
@@ -46,9 +46,7 @@ def calibrate(clock: Clock) -> TimerCost | None:
     timer = LayerTimer(model, clock)
     layers: list[Any] = [module._call_impl for module in model]
     rounds = []
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_paused():
         for _ in range(ROUNDS):
             begin = time.perf_counter_ns()
             for layer in layers:
@@ -62,9 +60,6 @@ def calibrate(clock: Clock) -> TimerCost | None:
                 model(x)
                 *inside, whole = (interval.duration_ns for interval in timer.intervals())
             rounds.append((inner / LAYERS, bare / LAYERS, sum(inside) / LAYERS, whole / LAYERS))
-    finally:
-        if was_on:
-            gc.enable()
     # medians: a round that another process interrupted does not count
     medians = (statistics.median(column) for column in zip(*rounds, strict=True))
     inner_call, call, interval, timed_call = medians

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -72,18 +70,6 @@ def _told(step: Step, kind: Kind, iteration: Iteration, begin_ns: int, duration_
     step = replace(step, call=_nothing)  # what the step would do holds on to the cache
     start = begin_ns - iteration.began_ns
     return TimedStep(step, kind, iteration.number, iteration.is_warmup, start, duration_ns)
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Python's garbage collector does not run meanwhile: a step must not pay for another's garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _nothing() -> None:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from roofleet_agent.measuring.clocks import clock_for
-from roofleet_agent.measuring.steps import collector_paused
 from roofleet_agent.passes.base import Found, Subject, of_run
+from roofleet_agent.pausing import collector_paused
 
 LEAST_S = 1.0
 """Counters move in steps of up to a tenth of a second."""

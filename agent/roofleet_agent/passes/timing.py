@@ -20,9 +20,10 @@ from roofleet_agent.measuring.calibration import calibrate
 from roofleet_agent.measuring.certainty import Certainty
 from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import LayerTimer
-from roofleet_agent.measuring.steps import Iteration, TimedStep, bare_step, collector_paused, timed_step
+from roofleet_agent.measuring.steps import Iteration, TimedStep, bare_step, timed_step
 from roofleet_agent.measuring.turns import Turns
 from roofleet_agent.passes.base import Found, Subject, of_run
+from roofleet_agent.pausing import collector_paused
 from roofleet_agent.workload import phases_of
 
 LEAST_ITERATIONS = 6

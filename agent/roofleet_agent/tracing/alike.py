@@ -10,7 +10,6 @@ that looks at its position is found out; then everything is done again with ever
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from roofleet_agent.pausing import collector_paused
 from roofleet_agent.storage import plain_tensors, state_tensors
 from roofleet_agent.tracing.likeness import (
     Incomparable,
@@ -78,24 +78,12 @@ def alike_run_once(model: nn.Module) -> Iterator[None]:
         return
     fold = _Fold()
     with ExitStack() as undo:
-        undo.enter_context(_collector_paused())
+        undo.enter_context(collector_paused())
         for block in [] if _every_block_runs.get() else _blocks(model):
             own = vars(block.module).get("forward")
             block.module.forward = fold.once(block, block.module.forward)
             undo.callback(_restore, block.module, own)
         yield
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """What Python's garbage collector finds, and when, is no fact of the model."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _restore(module: nn.Module, own: Any) -> None:

@@ -12,7 +12,7 @@ QUANTIZED = ("int8-dynamic", "int8-weight-only", "int4-weight-only")
 COMPILED = ("compile", "compile-blocks")
 STATIC_CACHE = "static-cache"
 _PRUNED = re.compile(r"(pruned-structured|pruned)-(\d{1,2})")
-_KNOWN = (*QUANTIZED, *COMPILED, STATIC_CACHE, "pruned-50", "pruned-structured-50")
+KNOWN = (*QUANTIZED, *COMPILED, STATIC_CACHE, "pruned-50", "pruned-structured-50")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,6 @@ def _field_of(name: str) -> tuple[str, object]:
     if pruned and 0 < int(pruned[2]) < 100:
         return pruned[1].replace("-", "_"), int(pruned[2]) / 100
     raise WorkloadRefused(
-        f"there is no variant {name!r}. There are {BASE}, {', '.join(_KNOWN)} (of these two any per cent "
+        f"there is no variant {name!r}. There are {BASE}, {', '.join(KNOWN)} (of these two any per cent "
         "from 1 to 99), joined with + where they combine, such as pruned-50+int8-dynamic"
     )

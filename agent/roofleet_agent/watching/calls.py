@@ -158,7 +158,8 @@ class Calls:
     def _end(self, begun: _UnderWay | None, output: Any, *, failed: bool) -> None:
         if begun is None:
             return
-        self._under_way.discard(begun)
+        with self._lock:
+            self._under_way.discard(begun)
         if self.failure is not None:
             return
         try:

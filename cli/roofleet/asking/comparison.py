@@ -245,5 +245,6 @@ def _of_change(change: Change | None) -> Row:
 
 
 def _change_an_iteration(row: Row, baseline: Run, run: Run) -> float:
-    steps = max(side.phases.get(row["phase"], {}).get("steps") or 0 for side in (baseline, run))
+    decoded = max(side.row["new_tokens"] - 1 for side in (baseline, run))
+    steps = max(decoded, 1) if row["phase"] == "decode" else 1
     return float(abs((row["self_ns"] or 0) - (row["baseline_ns"] or 0)) * steps)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roofleet_agent.profiling import Plan
 
 BUDGET_S = 60.0
-"""Seconds that iterations in turns go on at most, for each model: a difference takes more than a time."""
+"""Seconds that steps in turns go on at most, for each model: a difference takes more than a time."""
 _SEVERAL = "Given again, one for each side."
 
 
@@ -40,7 +40,7 @@ def compare(
             "--run",
             metavar="MODEL",
             help="Instead of runs that are stored: run this model in two ways or more (--variant, --dtype, "
-            "--attention), all loaded beside one another, their iterations in turns.",
+            "--attention), all loaded beside one another, their steps in turns.",
             show_default=False,
             autocompletion=completion.models,
         ),
@@ -69,6 +69,7 @@ def compare(
     iterations: options.Iterations = "auto",
     budget: options.Budget = BUDGET_S,
     weights: options.Weights = None,
+    offline: options.Offline = False,
     collector: options.Collector = None,
     server: options.Server = None,
     data: options.Data = None,
@@ -76,9 +77,9 @@ def compare(
 ) -> None:
     """Say what changed between runs, with the confidence of the difference.
 
-    Times are compared by Welch's t over the iterations; with --run, iteration by iteration, which finds small
+    Times are compared by Welch's t over the iterations; with --run, step by step, which finds small
     differences on a machine whose speed moves. Nothing is called faster or slower whose 95 % interval
-    includes no difference, which differs by less than 2 %, or of which one run was too noisy.
+    includes no difference, which differs by less than 2 %, or of which a run made by itself was too noisy.
     """
     from roofleet.asking.reading import reading
     from roofleet.naming.runs import chosen_runs
@@ -86,6 +87,8 @@ def compare(
     if model is None:
         if variant or dtype or attention:
             raise UserError("--variant, --dtype and --attention say what to run: give --run MODEL too")
+        if collector is not None:
+            raise UserError("--collector is where --run sends to: to compare runs that it has give --server")
         if not runs or len(runs) < 2:
             given = f"{runs[0]!r} is one run" if runs else "no run is named"
             raise UserError(f"{given}, a comparison needs two: `roofleet compare latest~1 latest`")
@@ -94,10 +97,12 @@ def compare(
         return
     if runs:
         raise UserError("give either runs that are stored, or --run MODEL to make them")
+    if server is not None:
+        raise UserError("--server only answers; to send the runs of --run give --collector")
     sides = sides_of(variant or [], [d.value for d in dtype or ()], attention or [])
     check_destination(collector, data)
     _run_and_tell(
-        model, sides, device, weights, collector, data, json_output,
+        model, sides, device, weights, offline, collector, data, json_output,
         {"batch_size": batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens,
          "iterations": options.iterations_of(iterations), "budget_s": budget},
     )  # fmt: skip
@@ -128,17 +133,20 @@ def _run_and_tell(
     sides: list[tuple[str, str, str | None]],
     device: str,
     weights: options.WeightsChoice | None,
+    offline: bool,
     collector: str | None,
     data: Path | None,
     json_output: bool,
     asked: dict[str, Any],
 ) -> None:
+    from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve
     from roofleet_agent.registry import find_device
     from roofleet_agent.variants import parse
     from roofleet_agent.workload import Workload
 
     request = resolve(model, weights.value if weights else None)
+    settle_hub(request, offline=offline, tokenizer=False)
     workloads = [Workload(**asked, attention=how, variant=parse(variant)) for variant, _, how in sides]
     with terminating_interrupts(), open_runs(collector, data) as made:
         needs("agent", "torch")

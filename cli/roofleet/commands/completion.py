@@ -9,11 +9,6 @@ import contextlib
 
 from typer import Context
 
-VARIANTS = (
-    "int8-dynamic", "int8-weight-only", "int4-weight-only", "pruned-50", "pruned-structured-50", "compile",
-    "compile-blocks", "static-cache",
-)  # fmt: skip
-
 
 def models(incomplete: str) -> list[str]:
     """Names of the catalogue; without any the shell offers folders."""
@@ -32,7 +27,9 @@ def hardware(incomplete: str) -> list[str]:
 def variants(incomplete: str) -> list[str]:
     """Variants, also those joined to what stands before a +."""
     before, plus, last = incomplete.rpartition("+")
-    return [before + plus + name for name in _beginning(last, VARIANTS) if name not in before.split("+")]
+    from roofleet_agent.variants.names import KNOWN
+
+    return [before + plus + name for name in _beginning(last, KNOWN) if name not in before.split("+")]
 
 
 def runs(context: Context, incomplete: str) -> list[tuple[str, str]]:

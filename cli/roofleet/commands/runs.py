@@ -164,7 +164,8 @@ def _change(run: str, change: RunChange, collector: str | None, data: Path | Non
 
     with _changing(collector, data) as place:
         (run_id,) = chosen_runs(place.query, [run])
-        place.change_run(replace(change, run_id=run_id))
+        if not place.change_run(replace(change, run_id=run_id)):
+            raise UserError(f"run {run_id} is no longer there: it was deleted meanwhile")
         rows = place.query(
             "SELECT name AS run_name, tags, note FROM run_labels WHERE run_id = ?", (run_id,)
         ).to_pylist()

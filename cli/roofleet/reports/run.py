@@ -45,8 +45,8 @@ def slowest_layers(query: Query, run_id: str) -> list[dict[str, Any]]:
     """The slowest layers of a run by their own time, over all steps of an iteration."""
     layers: list[dict[str, Any]] = query(
         "SELECT l.phase, l.path, l.role, l.self_ns, l.share_of_phase, l.bound, l.roofline_fraction, "
-        "l.unknown_ops FROM layer_summary l JOIN phase_summary p USING (run_id, phase) WHERE l.run_id = ? "
-        "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * coalesce(p.steps, 1) DESC, l.path LIMIT ?",
+        "l.unknown_ops FROM layer_summary l JOIN runs r USING (run_id) WHERE l.run_id = ? "
+        "AND l.self_ns IS NOT NULL ORDER BY l.self_ns * steps_of(l.phase, r.new_tokens) DESC, l.path LIMIT ?",
         (run_id, SLOWEST),
     ).to_pylist()
     return layers

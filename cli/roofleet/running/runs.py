@@ -104,7 +104,7 @@ class Runs:
             )
 
     def profile_in_turns(self, plans: Sequence[Plan], show: Show) -> list[str]:
-        """Profiles several models with their iterations in turns; returns the runs' ids. What failed is
+        """Profiles several models with their steps in turns; returns the runs' ids. What failed is
         delivered as with `profile`."""
         from roofleet_agent import profiling
 

@@ -182,12 +182,12 @@ def _in_turns(
     show: Show,
     outcome: Outcome,
 ) -> bool:
-    """Runs a few points beside one another, their iterations in turns, so that what the machine does
+    """Runs a few points of one size beside one another, their steps in turns, so that what the machine does
     meanwhile is done to all; whether that was possible. Where it is not, each is run by itself."""
-    from roofleet_agent.errors import AgentError
     from roofleet_agent.profiling import Plan
 
-    if not 2 <= len(todo) <= MOST_IN_TURNS or todo[0]["analyze"]:
+    sizes = {tuple(point[name] for name in ("batch_size", "prompt_tokens", "new_tokens")) for point in todo}
+    if not 2 <= len(todo) <= MOST_IN_TURNS or len(sizes) > 1 or todo[0]["analyze"]:
         return False
     plans = [
         Plan(
@@ -201,14 +201,15 @@ def _in_turns(
     ]
     try:
         runs.profile_in_turns(plans, show)
-        runs.measure_roofs(device, show)
-        runs.deliver_if_possible()
     except KeyboardInterrupt:
         outcome.stopped = True
+        return True
     except SpoolUnusable:
         raise
-    except (AgentError, RuntimeError, MemoryError, ValueError):
+    except Exception:
         return False  # one of them cannot run, or not beside the others: by itself each says which and why
+    runs.measure_roofs(device, show)
+    runs.deliver_if_possible()
     return True
 
 

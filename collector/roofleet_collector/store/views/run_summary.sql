@@ -60,7 +60,7 @@
 -- iterations: Measured iterations.
 -- iterations_ended_by: What ended them: `asked` for so many, `interval` for intervals that were narrow, `budget` of time, or `most`.
 -- turns_id: Runs whose steps took turns with one another share it.
--- decode_cached_tokens: Tokens in the cache before the middle decode step, which the costs of decode are of and its median time stands for; NULL where nothing is decoded, or in the user's own code.
+-- decode_cached_tokens: Tokens in the cache before the middle decode step, which the costs of decode are of and its median time stands for; NULL where nothing is decoded.
 -- fault: Why steps lie above their roofs, with both numbers, by phase; NULL where none does.
 -- product_dtypes: JSON object of the dtypes that products are computed in, in prefill or forward, each with its share of their FLOP.
 -- utilization_is_least: Whether MFU and MBU are only lower bounds, as ops without a formula take a notable share of the time.
@@ -160,8 +160,7 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        CASE WHEN p.known > 0.9 THEN p.coverage - p.coverage_margin END AS coverage_low,
        CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
        p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id,
-       CASE WHEN r.new_tokens > 1 AND r.engine <> 'watch'
-            THEN r.prompt_tokens + (r.new_tokens - 2) // 2 END AS decode_cached_tokens,
+       r.decode_cache_tokens AS decode_cached_tokens,
        p.fault, p.product_dtypes, p.utilization_is_least
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
