@@ -227,14 +227,15 @@ def test_a_sweep_without_any_result_fails(tiny: Path, data: Path) -> None:
 def test_a_few_points_of_one_size_take_turns(tiny: Path, data: Path) -> None:
     """Two attentions of one workload are one group; where one cannot run, the other is run by itself, and
     nothing but the one that cannot is stored as failed."""
-    both = roofleet("sweep", str(tiny), "--attention", "sdpa,eager", *QUICK, "--json", data=data)
+    little = ("--prompt-tokens", "8", *QUICK, "--json")
+    both = roofleet("sweep", str(tiny), "--attention", "sdpa,eager", *little, data=data)
     assert both.returncode == 0, both.stderr
     sweep_id = json.loads(both.stdout)["sweep_id"]
     stored = rows(data, f"SELECT status, turns_id FROM runs WHERE sweep_id = '{sweep_id}'")
     assert [row["status"] for row in stored] == ["done", "done"]
     assert len({row["turns_id"] for row in stored}) == 1
     assert stored[0]["turns_id"] is not None
-    one = roofleet("sweep", str(tiny), "--attention", "sdpa,nowhere", *QUICK, "--json", data=data)
+    one = roofleet("sweep", str(tiny), "--attention", "sdpa,nowhere", *little, data=data)
     told = {point["point"]["attention"]: point["error"] for point in json.loads(one.stdout)["points"]}
     assert told["sdpa"] is None
     assert "nowhere" in told["nowhere"]
