@@ -19,7 +19,7 @@ RUN = {
     "run_id": "r", "host_id": "h", "device_id": "d", "model_id": "m", "status": "done", "dtype": "bf16",
     "started_at": datetime(2026, 1, 1, tzinfo=UTC), "variant": "base", "weights": "pretrained",
     "attention": "sdpa", "engine": "test", "batch_size": 1, "prompt_tokens": 8, "new_tokens": 7,
-    "logits": "last", "iterations": 3, "warmup": 0,
+    "logits": "last", "iterations": 3, "warmup": 0, "decode_cache_tokens": 10,
 }  # fmt: skip
 MODEL = {"model_id": "m", "name": "tiny", "origin": "catalog", "architecture": "T", "task": "generate",
          "parameters": 5}  # fmt: skip

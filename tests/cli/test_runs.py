@@ -98,7 +98,7 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
         said("runs", "delete", "two-2", *change)
     with pytest.raises(UserError, match="beginning of several"):
         said("runs", "delete", "two", "--yes", *change)
-    assert said("runs", "delete", "two-2", "two-3", "--yes", *change) == "deleted 2 runs\n"
+    assert said("runs", "delete", "two-2", "two-3", "--yes", *change) == "deleted 2 runs: two-2, two-3\n"
     assert ids(*read) == ["one-1"]
     left = "SELECT DISTINCT run_id FROM spans UNION ALL SELECT run_id FROM outputs UNION ALL SELECT run_id "
     answer = said("sql", f"{left} FROM run_labels", "-f", "csv", *read)

@@ -21,8 +21,10 @@ _LONGEST_S = 0.25
 _SHORTEST_S = 2e-4
 """Calls that are shorter are timed several at once, or the clock and the launch would be measured too."""
 MEMORY_BYTES = 256 * 2**20
-"""Least size of each tensor that the memory's roof is measured on; four times the caches where those are
-larger, so that no more than a quarter of it can be in them."""
+"""Size of each tensor that the memory's roof is measured on where nothing tells how large the caches are."""
+LEAST_MEMORY_BYTES = 64 * 2**20
+"""Elsewhere it is four times the caches, so that no more than a quarter of it can be in them, and this at
+least. Not more: smaller weights than it would be taken for what may stay in a cache."""
 CACHED_BYTES = {"cpu": (2**19, 2**21), "accelerator": (2**22, 2**24)}
 """Sizes of the tensors that the roof of the caches is measured on."""
 
@@ -142,7 +144,7 @@ def _beyond_the_caches(device: torch.device) -> int:
     caches = cache_bytes(device)
     if caches is None:
         return MEMORY_BYTES if device.type == "cpu" else 4 * MEMORY_BYTES
-    return max(MEMORY_BYTES, 1 << math.ceil(math.log2(4 * caches)))
+    return max(LEAST_MEMORY_BYTES, 1 << math.ceil(math.log2(4 * caches)))
 
 
 def _threads(device: torch.device) -> str:

@@ -140,7 +140,9 @@ class Watched:
         """Prints the run's summary and slowest layers, as a table in a terminal or a notebook."""
         from roofleet.reports.run import print_run
 
-        self._check_stored()
+        if self._missing is not None:  # said, not raised: nothing of ours ends the user's program
+            console.err().print(f"warning: {self._missing}", markup=False)
+            return
         with open_runs(self._collector, self._data, warn=False) as runs:
             print_run(console.out(), runs.query, self.run_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, TypeVar
 
 from roofleet.asking.reading import Query
@@ -131,12 +132,21 @@ def compared_phases(baseline: Run, run: Run) -> list[Row]:
         else:
             change = compare(a, b, *_noise(baseline, run, phase)) if a and b else None
         row: Row = {"baseline_run_id": baseline.run_id, "run_id": run.run_id, "phase": phase}
-        row |= {"baseline_ns": a and a.typical_ns, "bare_ns": b and b.typical_ns} | _of_change(change)
+        times = (a and a.typical_ns, b and b.typical_ns)
+        if took_turns(baseline, run):
+            times = _side_by_side(baseline.bare.get(phase, {}), run.bare.get(phase, {})) or times
+        row |= {"baseline_ns": times[0], "bare_ns": times[1]} | _of_change(change)
         mine = _figures(sides[1])
         for name, value in _figures(sides[0]).items():
             row |= {f"baseline_{name}": value, name: mine[name]}
         rows.append(row)
     return rows
+
+
+def _side_by_side(baseline: Mapping[Place, float], run: Mapping[Place, float]) -> tuple[float, float] | None:
+    """The medians of the steps that both sides have, in ns: those whose ratios are told."""
+    both = baseline.keys() & run.keys()
+    return (median(baseline[p] for p in both), median(run[p] for p in both)) if both else None
 
 
 def _figures(phase: Row | None) -> Row:
@@ -181,7 +191,10 @@ def compared_layers(baseline: Run, run: Run) -> list[Row]:
         some = (run if in_run else baseline).layers[keys[0]]
         change = None
         if took_turns(baseline, run):
-            change = compare_in_turns(_added(baseline.spans, keys), _added(run.spans, keys))
+            sides = _added(baseline.spans, keys), _added(run.spans, keys)
+            change = compare_in_turns(*sides)
+            together = _side_by_side(*sides)
+            a, b = ((a[0], together[0]), (b[0], together[1])) if together else (a, b)
         elif a[0] is not None and b[0] is not None:
             noise_a, noise_b, spread = _noise(baseline, run, phase)
             change = compare(a[0], b[0], noise_a, noise_b, spread and spread**LAYER_SPREAD)

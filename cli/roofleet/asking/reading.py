@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,8 +70,8 @@ def store_kept(folder: Path) -> None:
     from roofleet.running.destinations import DataFolder, NotDelivered
     from roofleet_agent.sending.spool import Spool, run_spool
 
-    if not run_spool(folder, None).exists():
-        return
+    if not run_spool(folder, None).exists() or not os.access(folder, os.W_OK):
+        return  # nothing is kept, or nobody but its owner may store it
     spool = Spool(run_spool(folder, None))
     try:
         if spool.count():

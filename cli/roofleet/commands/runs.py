@@ -124,7 +124,7 @@ def delete(
             console.out().print(runs_table(listed_by_id(place.query, run_ids)))
             typer.confirm(f"Delete {_counted(len(run_ids))} for good?", abort=True)
         deleted = place.delete_runs(run_ids)
-    print(f"deleted {_counted(len(deleted))}")
+    print(f"deleted {_counted(len(deleted))}: {', '.join(deleted)}" if deleted else "deleted nothing")
 
 
 @runs.command()

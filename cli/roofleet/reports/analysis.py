@@ -129,7 +129,7 @@ def _hardware(result: Found) -> Any:
         for bound in chip["phases"].values():
             cells += [time_text(bound["lower_bound_ns"]), bound["bound"]] if bound else ["no roof", UNKNOWN]
         rows.append(cells)
-    title = f"Hardware: what fits, and the time no step can beat{_context(result['phases'])}"
+    title = f"Hardware: what fits, and the time no step can beat on one device{_context(result['phases'])}"
     return table(title, headers, rows, right=right)
 
 

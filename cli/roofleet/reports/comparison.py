@@ -36,8 +36,8 @@ def print_comparison(console: Console, runs: list[Run]) -> None:
         _print_phase(console, phase, runs, names, [rows.get(phase, {}) for rows in by_run])
     if all(took_turns(baseline, run) for run in runs[1:]):
         console.print(
-            "Their steps took turns in one process: each ratio is of steps side by side, so that what else "
-            "the machine did was done to both."
+            "Their steps took turns in one process: each ratio is the median over steps side by "
+            "side, so that what else the machine did was done to both; it need not be that of the medians."
         )
     elif not any(phase.get("spread") for run in runs for phase in run.phases.values()):
         console.print(

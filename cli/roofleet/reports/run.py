@@ -59,7 +59,9 @@ def print_run(console: Console, query: Query, run_id: str, pages: str | None = N
     _print_head(console, row)
     print_warnings(console, row)
     _print_times(console, query, row)
-    console.print(facts([(label, text) for label, text in _summary(row) if text is not None]))
+    console.print(
+        facts([(label, text) for label, text in _summary(row, _sure_phases(query, row)) if text is not None])
+    )
     _print_memory(console, query, run_id)
     _print_layers(console, query, run_id)
     print_outputs(console, outputs_of(query, run_id))
@@ -139,7 +141,7 @@ def growth_text(slope_ns: float | None, lengths: int, first: int | None, last: i
     return f"time per output token grows by {time_text(slope_ns * 1000)} per 1,000 cached tokens, {between}"
 
 
-def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
+def _summary(row: dict[str, Any], sure: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     generates = row["new_tokens"] > 0
     roof = f"of the {row['roof_source_kind']} roof" if row["roof_source_kind"] else ""
     # an older collector knows none of these
@@ -169,22 +171,38 @@ def _summary(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("energy per token", optional(lambda v: f"{v:.3g} J", row["energy_per_token_j"])),
         (
             "instrumentation overhead",
-            _certain(row, "instrumentation_overhead", overhead_text),
+            _certain(row, sure, "instrumentation_overhead", overhead_text),
         ),
         (
             "bare step explained by layers",
-            _certain(row, "layer_time_coverage", percent_text),
+            _certain(row, sure, "layer_time_coverage", percent_text),
         ),
         ("iterations", _iterations(row)),
         *quality_facts(row),
     ]
 
 
-def _certain(row: dict[str, Any], name: str, text: Callable[[float | None], str]) -> str | None:
-    """A ratio of pairs with its 95 % interval, or why it is not known."""
+def _sure_phases(query: Query, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The phases whose pairs are known, where the run's are not."""
+    if row["layer_time_coverage"] is not None or not row["pairs_unknown"]:
+        return []
+    sql = (
+        "SELECT * FROM phase_summary WHERE run_id = ? AND pairs > 0 AND pairs_unknown IS NULL ORDER BY phase"
+    )
+    found: list[dict[str, Any]] = query(sql, (row["run_id"],)).to_pylist()
+    return found
+
+
+def _certain(
+    row: dict[str, Any], sure: list[dict[str, Any]], name: str, text: Callable[[float | None], str]
+) -> str | None:
+    """A ratio of pairs with its 95 % interval, or that of the phases that are sure and why others are not."""
     short = name.rpartition("_")[2]
     if row[name] is None:
-        return f"not known ({row['pairs_unknown']})" if row["pairs_unknown"] else None
+        if not row["pairs_unknown"]:
+            return None
+        known = "".join(f"{phase['phase']} {_certain(phase, [], name, text)}; " for phase in sure)
+        return f"{known}not known ({row['pairs_unknown']})"
     return f"{text(row[name])} ({between_text(row[f'{short}_low'], row[f'{short}_high'], text)})"
 
 
@@ -248,7 +266,15 @@ def _print_layers(console: Console, query: Query, run_id: str) -> None:
         ]
         for layer in slowest_layers(query, run_id)
     ]
-    headers = ["slowest layers", "phase", "role", "own time a step", "of phase", "bound", "of roof"]
+    headers = [
+        "slowest layers",
+        "phase",
+        "role",
+        "own time a step",
+        "of all layers",
+        "bound",
+        "of roof",
+    ]
     if layers:
         console.print()
         console.print(table(None, headers, layers, right=[3, 4, 6]))

@@ -44,6 +44,8 @@ COVERAGE = "How much of a bare step the times of the layers explain. Near 100 % 
 
 COLUMNS = (
     GridColumn("model_name", "Model", width=140, kind="text", pinned=True),
+    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95,
+               kind="text"),
     GridColumn("started_at", "Started, UTC", width=160, kind="text"),
     GridColumn("status", "Status", width=100, kind="text"),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
@@ -67,8 +69,6 @@ COLUMNS = (
     GridColumn("weights", "Weights", meaning="Pretrained, random (as fast, but say nothing sensible), or "
                "a module's own.", width=110, kind="text"),
     GridColumn("roof_source_kind", "Roofs", meaning="Where the roofs of MFU and MBU come from.", width=110,
-               kind="text"),
-    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95,
                kind="text"),
     GridColumn("error", "Error", width=260, kind="text"),
 )  # fmt: skip

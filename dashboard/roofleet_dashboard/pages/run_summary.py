@@ -27,17 +27,20 @@ def summary(source: Source, run_id: str | None) -> Any:
         return None
     found = queries.rows(source, "run", run_id)
     if not found:
-        return nothing("This run is not in the collector.", html.P(f"The link names {run_id}."))
+        return nothing("This run is not there.", html.P(f"The link names {run_id}."))
     run = found[0]
     phases = queries.rows(source, "phases", run_id)
     worst = queries.rows(source, "bottlenecks", run_id, BOTTLENECKS)
     measured = run["status"] != "analyzed"
     where = f"on {run['device_name']} ({run['hostname']})" if measured else "· analysed, not run"
-    title = f"{run['model_name']} · {run['dtype']} {where}"
+    how = run["dtype"] if run["variant"] == "base" else f"{run['dtype']}, {run['variant']}"
+    title = f"{run['model_name']} · {how} {where}"
     workload = workload_text(run["batch_size"], run["prompt_tokens"], run["new_tokens"])
     parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
     if run["error"]:
-        parts.append(dmc.Alert(run["error"], title=f"This run {run['status']}", color="red"))
+        parts.append(dmc.Alert(run["error"], title=f"This run is {run['status']}", color="red"))
+    if run["noise"]:
+        parts.append(dmc.Alert(f"{run['noise']}.", title="Too noisy to rely on its times", color="yellow"))
     if run["fault"]:
         parts.append(
             dmc.Alert([f"{run['fault']}. ", ABOVE], title="Above its roof, marked (!)", color="orange")
