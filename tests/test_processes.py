@@ -53,7 +53,7 @@ def test_a_test_that_leaves_a_process_fails_and_the_process_is_gone(tmp_path: Pa
         env=own_session(),
     )
     assert "5 passed, 2 errors" in done.stdout.replace(", 1 warning", ""), done.stdout + done.stderr
-    assert done.stdout.count("left running:") == 2
+    assert done.stdout.splitlines().count("left running:") == 2
     pids = [
         int(line.split()[-1]) for line in done.stdout.splitlines() if "pid " in line and "left" not in line
     ]
