@@ -55,11 +55,17 @@ app.command("models", rich_help_panel="Asking")(catalogs.models)
 app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
 
 
+def _freeze() -> None:
+    """Leaves what is left as it is; DuckDB 2 complains of every object that is not collected, so not then."""
+    if "duckdb" not in sys.modules:
+        gc.freeze()
+
+
 def run() -> None:
     """What the console script calls: a user's mistake is one line, and the status says what it was."""
     speak_plainly()
     # what is left ends with the process: where torch is loaded, to look through it first takes a second
-    atexit.register(gc.freeze)
+    atexit.register(_freeze)
     try:
         app(prog_name="roofleet")
     except KeyboardInterrupt:
