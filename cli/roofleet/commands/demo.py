@@ -26,8 +26,9 @@ from roofleet.naming.folders import address
 if TYPE_CHECKING:
     from roofleet.api.client import Connection
 
-# Each with its options: an encoder has one step an iteration, so it takes more of them to know its median.
-MODELS = {"gpt2": (), "bert-base-uncased": ("--iterations", "15")}
+MODELS = ("gpt2", "bert-base-uncased")
+BUDGET_S = 8
+"""Seconds that each is measured for at most: a first look should not take long."""
 _QUERY = "SELECT model_name, phase, bare_p50_ns, bound FROM phase_summary JOIN run_summary USING (run_id)"
 START_S = 60.0
 STOP_S = 15.0
@@ -106,7 +107,7 @@ def _done(connection: Connection, model: str) -> str | None:
 def _profile(model: str, grpc: str, data: Path) -> None:
     sys.stdout.flush()
     status = subprocess.run(
-        [sys.executable, "-m", "roofleet", "profile", model, "--collector", grpc, *MODELS[model]],
+        [sys.executable, "-m", "roofleet", "profile", model, "--collector", grpc, "--budget", str(BUDGET_S)],
         env=_agent_environment(data),
         check=False,
     ).returncode
