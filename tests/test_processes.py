@@ -76,8 +76,10 @@ def test_what_a_test_starts_ends_with_it(tmp_path: Path) -> None:
     starter = start("-c", code, stdout=subprocess.PIPE)
     assert starter.stdout is not None
     inner = psutil.Process(int(starter.stdout.readline()))
+    eventually(lambda: "setpriv" not in inner.name())  # before that the kernel has not been asked yet
     starter.kill()
-    starter.communicate()
+    starter.wait()
+    starter.stdout.close()
     if sys.platform == "linux":
         eventually(lambda: not inner.is_running() or inner.status() == psutil.STATUS_ZOMBIE)
     else:

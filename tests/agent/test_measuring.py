@@ -10,7 +10,7 @@ from torch import nn
 
 from roofleet_agent.measuring.layer_timer import LayerTimer
 from roofleet_agent.measuring.memory import MemoryTracker, over_calls
-from roofleet_agent.roofs.measured import measure_roofs
+from roofleet_agent.roofs.measured import LEAST_MEMORY_BYTES, measure_roofs
 
 
 class TickingClock:
@@ -169,7 +169,7 @@ def test_the_cpu_has_roofs_with_their_source() -> None:
     memory = [r for r in roofs if r.kind == "memory"]
     compute = {r.dtype: r for r in roofs if r.kind == "compute"}
     assert [r.memory_level for r in memory] == ["dram", "cache"]
-    assert memory[0].size_bytes >= 2**28 > memory[1].size_bytes
+    assert memory[0].size_bytes >= LEAST_MEMORY_BYTES > memory[1].size_bytes
     assert all(r.bytes_per_s is not None and r.bytes_per_s > 1e8 for r in memory)
     assert all(r.spread >= 0 for r in roofs)
     assert "fp32" in compute
