@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -46,8 +48,15 @@ def status_of(error: BaseException) -> int | None:
 
 def needs(extra: str, module: str) -> None:
     """UserError with the install command if a part's libraries are not installed."""
-    try:
+    with needing(extra):
         importlib.import_module(module)
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """The same for imports inside the with statement."""
+    try:
+        yield
     except ImportError as error:
         raise UserError(
             f"this needs {error.name}, which is not installed: pip install 'roofleet[{extra}]'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -106,8 +106,8 @@ def op_rows(
             "op_index": index,
             "path": visible(op.path, opaque),
             "op": op.op,
-            "inputs": [asdict(tensor) for tensor in op.inputs],
-            "outputs": [asdict(tensor) for tensor in op.outputs],
+            "inputs": [dict(vars(tensor)) for tensor in op.inputs],
+            "outputs": [dict(vars(tensor)) for tensor in op.outputs],
             "is_view": op.is_view,
             "attributes": json.dumps(dict(op.attributes), sort_keys=True) if op.attributes else None,
             "stated_cost": None if op.is_view else stated_cost(op),

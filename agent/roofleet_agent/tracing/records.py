@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ class TracedOp:
     outputs: tuple[TracedTensor, ...]
     is_view: bool
     attributes: Mapping[str, Any]
+
+    @property
+    def work(self) -> Hashable:
+        """The same, within a trace, only for ops that do the same work: alike blocks share operands."""
+        return self.op, id(self.inputs), id(self.outputs), self.is_view, str(self.attributes)
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,8 @@ def _unlike(ops: Sequence[TracedOp]) -> tuple[list[TracedOp], list[int]]:
     first: dict[Any, TracedOp] = {}
     counts: Counter[Any] = Counter()
     for op in ops:
-        # the operands of blocks that are alike are the same objects
-        key = op.op, id(op.inputs), id(op.outputs), op.is_view, str(op.attributes)
-        first.setdefault(key, op)
-        counts[key] += 1
+        first.setdefault(op.work, op)
+        counts[op.work] += 1
     return list(first.values()), [counts[key] for key in first]
 
 

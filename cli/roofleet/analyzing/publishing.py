@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +42,16 @@ class Published:
 
     def cost(self, cost: Cost, traced: TraceResult) -> Cost:
         """A phase's cost with the weights read as they are published."""
-        packed = [op for op in traced.ops if op.path in self.layers and not op.is_view]
+        packed = (op for op in traced.ops if op.path in self.layers and not op.is_view)
+        read_bytes: dict[Hashable, int] = {}
         spared = 0
-        for row in op_rows("phase", TraceResult(packed, [])):
-            read = cost_of(op_of(row))
-            unpacked, stored = self.layers[row["path"]]
-            spared += read.weight_bytes * (unpacked - stored) // unpacked if read else 0
+        for op in packed:
+            if op.work not in read_bytes:
+                (row,) = op_rows("phase", TraceResult([op], []))
+                read = cost_of(op_of(row))
+                read_bytes[op.work] = read.weight_bytes if read else 0
+            unpacked, stored = self.layers[op.path]
+            spared += read_bytes[op.work] * (unpacked - stored) // unpacked
         return replace(cost, weight_bytes=cost.weight_bytes - spared)
 
     def told(self, weight_bytes: int, dtype: str) -> dict[str, Any] | None:

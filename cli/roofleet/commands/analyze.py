@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofleet import console
 from roofleet.commands import completion, options
-from roofleet.errors import UserError, needs
+from roofleet.errors import UserError, needing
 from roofleet.reports.analysis import print_analysis
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def analyze(
 
     Nothing is run and no weights are needed: the model is traced on torch's meta device, so any size works.
     """
-    from roofleet.analyzing.importing import few_collections
+    from roofleet.analyzing.importing import tracing_alone
     from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve, suggesting
     from roofleet_agent.variants import parse
@@ -78,13 +79,13 @@ def analyze(
     )
     with suggesting(request):
         settle_hub(request, offline=offline, tokenizer=prompt is not None)
-    with few_collections():
-        needs("agent", "torch")
+    # code of the user's own, and what quantises, may do more with torch than trace
+    only_traces = request.origin != "module" and workload.variant.name == "base"
+    with needing("agent"), tracing_alone() if only_traces else nullcontext():
         from roofleet.analyzing.analysis import analyze as analyze_model
 
-        with console.progress(request.name, quiet=json_output) as show:
-            with suggesting(request):
-                result = analyze_model(request, dtype.value, workload, chips, largest=largest, show=show)
+        with console.progress(request.name, quiet=json_output) as show, suggesting(request):
+            result = analyze_model(request, dtype.value, workload, chips, largest=largest, show=show)
     if json_output:
         print(json.dumps(result))
     else:
