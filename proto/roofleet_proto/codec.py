@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from google.protobuf.message import DecodeError, Message
 
+from roofleet_proto.errors import MalformedMessage as MalformedMessage
 from roofleet_proto.records import (
     Ack,
     AgentMessage,
@@ -30,10 +31,6 @@ from roofleet_proto.tables import Table
 from roofleet_proto.wire import roofleet_pb2 as pb
 
 MessageT = TypeVar("MessageT", bound=Message)
-
-
-class MalformedMessage(ValueError):
-    """Bytes that are not the message they should be, or rows that are not the table's."""
 
 
 def _parse(kind: Callable[[], MessageT], data: bytes) -> MessageT:
