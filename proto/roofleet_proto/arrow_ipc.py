@@ -87,7 +87,7 @@ def _check_messages(data: memoryview, max_bytes: int) -> None:
         kind = header.byte(1)
         if kind != (RECORD_BATCH if seen else SCHEMA) or header.short(0) != VERSION_5:
             raise MalformedMessage(
-                f"message {seen + 1} of the Arrow IPC stream is of kind {kind}, version {header.short(0) + 1}: "
+                f"message {seen + 1} of the stream is of kind {kind} and version {header.short(0) + 1}; "
                 "taken are a schema and then record batches, of version 5"
             )
         header.metadata(4)
@@ -119,8 +119,8 @@ def _check_field(field: _Table, depth: int) -> None:
     keys = field.metadata(6)
     if kind not in TYPES or field.has(4) or any(key.startswith(b"ARROW:extension") for key in keys):
         raise MalformedMessage(
-            f"column {name.decode(errors='replace')[:80]!r} is a dictionary, a union, a view, an extension or "
-            "run-end encoded: send plain values"
+            f"column {name.decode(errors='replace')[:80]!r} is a dictionary, a union, a view, an extension "
+            "or run-end encoded: send plain values"
         )
     children = field.tables(5)
     if children and kind != STRUCT and kind not in LISTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roofleet_collector.errors import SqlError, StatementRefused
-from roofleet_collector.store.statements import MAX_SQL_BYTES, REFUSED_FUNCTIONS, TABLE_FUNCTIONS, check
+from roofleet_collector.store.statements import REFUSED_FUNCTIONS, TABLE_FUNCTIONS, check
+from roofleet_collector.store.text import MAX_SQL_BYTES, plain_text
 
 READS = [
     "SELECT 1",
@@ -176,13 +178,97 @@ def test_what_cannot_be_parsed_gets_the_engines_message(cursor: duckdb.DuckDBPyC
         "SELECT " + "-" * 5000 + "1",
         "SELECT '\ud800'",
         "SELECT \x00",
+        "SELECT " + "(" * 100_000,
+        "SELECT " + "(" * 1000 + "1" + ")" * 1000,
+        "SELECT 1" + ")" * 1000 + "(" * 1000,
+        "SELECT 1" + ",1" * 50_000,
+        "SELECT '" + "/**/" * 50_000 + "'",
+        "SELECT 1 " + "/*" * 100_000,
+        "SELECT 1 /* " + "* " * 100_000,
+        "SELECT E'" + "''" * 100_000,
+        "SELECT $a$ $b$",
     ],
-    ids=["too long", "deep", "deeper", "not Unicode", "NUL"],
+    ids=[
+        *(
+            "too long",
+            "deep",
+            "deeper",
+            "not Unicode",
+            "NUL",
+            "open brackets",
+            "deep brackets",
+            "wrong order",
+        ),
+        *("many numbers", "many quoted comments", "deep comments", "endless comment", "endless text"),
+        "endless dollars",
+    ],
 )
 def test_odd_texts_end_in_an_sql_error(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
     """A text made to break the gate is answered as any other mistake."""
     with pytest.raises(SqlError):
         check(sql, cursor)
+
+
+def test_comments_do_not_freeze_the_gate(cursor: duckdb.DuckDBPyConnection) -> None:
+    """The statement of 160 bytes that froze a collector passes at once, as do 50,000 comments."""
+    frozen = "EXPLAIN (FORMAT json) " + "/**/" * 64 + " SELECT 1"
+    for sql in (frozen, "EXPLAIN" + "/**/" * 50_000 + "SELECT 1", "-- a\n" * 50_000 + "SELECT 1"):
+        cursor.execute(check(sql, cursor).sql).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("sql", "plain"),
+    [
+        ("SELECT 1 -- one\n, 2", "SELECT 1       \n, 2"),
+        ("/* a /* b */ c */ SELECT 1;; -- end ;", " " * 18 + "SELECT 1" + " " * 11),
+        (";SELECT 'a;--', \"/*\", E'\\'--', $$;$$;", " SELECT 'a;--', \"/*\", E'\\'--', $$;$$ "),
+        ("SELECT 'it''s --', $é$ -- $é$", "SELECT 'it''s --', $é$ -- $é$"),
+        ("SELECT a$b$ --$b$", "SELECT a$b$      "),
+        ("SELECT 1;SELECT 2;", "SELECT 1;SELECT 2 "),
+        ("SELECT 1-1/2", "SELECT 1-1/2"),
+    ],
+)
+def test_comments_and_ends_are_left_out(sql: str, plain: str) -> None:
+    """Comments and the semicolon at the end become blanks, what is quoted stays, and so does every place."""
+    assert plain_text(sql) == plain
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "/**/",
+            "/*",
+            "*/",
+            "--",
+            "-- a\n",
+            "(",
+            ")",
+            "()",
+            "EXPLAIN ",
+            "PRAGMA ",
+            "(FORMAT json)",
+            "ANALYZE ",
+        ),
+        *("SELECT 1 ", "'", "E'", "\\", '"', "$$", "$a$", ";", " ", "\n", "a", "1", ",", "\u00a0", "é"),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(head=st.lists(PIECES, max_size=3), again=st.lists(PIECES, min_size=1, max_size=4))
+def test_the_gate_takes_time_in_proportion(
+    cursor: duckdb.DuckDBPyConnection, head: list[str], again: list[str]
+) -> None:
+    """A statement eight times as long takes about eight times as long to check, whatever it is made of."""
+
+    def seconds(size: int) -> float:
+        sql = "".join(head) + "".join(again) * (size // len("".join(again))) + " SELECT 1"
+        began = time.process_time()
+        with suppress(SqlError):
+            check(sql, cursor)
+        return time.process_time() - began
+
+    assert seconds(32_000) < 24 * seconds(4_000) + 0.2
 
 
 TEXT = """

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from roofleet_collector.flight_sql.prepared import EXPIRES_AFTER
-from roofleet_collector.store.statements import MAX_SQL_BYTES
+from roofleet_collector.store.text import MAX_SQL_BYTES
 
 VALUE_TYPE = pa.dense_union(
     [

@@ -183,29 +183,15 @@ def _schema(cursor: duckdb.DuckDBPyConnection, select: Select, parameters: Param
 def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Parameters) -> pa.Schema:
     if select.explains:
         return relation(cursor, select.sql, values).to_arrow_table().schema
-    body = _without_end(cursor, select.sql)
-    schema = relation(cursor, f"SELECT * FROM (\n{body}\n) LIMIT 0", values).to_arrow_table().schema
+    schema = relation(cursor, f"SELECT * FROM (\n{select.sql}\n) LIMIT 0", values).to_arrow_table().schema
     if not any(re.search(r"_\d+$", name) for name in schema.names):
         return schema
     # A subquery renames the second of two columns `a` to `a_1`, the statement itself does not.
     try:
-        described = ask(cursor, f"DESCRIBE {body}", values)
+        described = ask(cursor, f"DESCRIBE {select.sql}", values)
     except duckdb.ParserException:
         return schema  # itself a DESCRIBE, SHOW or SUMMARIZE, whose columns have names of their own
     return pa.schema([field.with_name(row[0]) for field, row in zip(schema, described, strict=True)])
-
-
-def _without_end(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The statement without the semicolon after it, so that it can stand in parentheses."""
-    body = sql
-    while True:
-        try:
-            cursor.extract_statements(f"SELECT * FROM (\n{body}\n)")
-            return body
-        except duckdb.ParserException:
-            if ";" not in body:
-                raise
-            body = body[: body.rindex(";")]
 
 
 def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schema:

@@ -19,8 +19,7 @@ import duckdb
 
 from roofleet_collector.errors import SqlError, StatementRefused
 from roofleet_collector.store.engine import ask
-
-MAX_SQL_BYTES = 256 * 1024
+from roofleet_collector.store.text import plain_text
 
 ALLOWED = (
     "allowed is one statement that only reads: SELECT, WITH, VALUES, FROM, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN"
@@ -50,15 +49,17 @@ all but the database's own."""
 QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """Kinds of query that read. A DELETE inside WITH, where an engine accepts it, is another kind."""
 
-_SKIP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-_EXPLAIN = re.compile(rf"{_SKIP}EXPLAIN\b{_SKIP}(\([^()]*\))?(.*)", re.IGNORECASE | re.DOTALL)
-_PRAGMA = re.compile(rf"{_SKIP}PRAGMA\s+(\w+)\s*(\(.*\))?{_SKIP};?{_SKIP}", re.IGNORECASE | re.DOTALL)
-_ANALYZE = re.compile(rf"{_SKIP}ANALY[SZ]E\b", re.IGNORECASE)
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(\([^()]*\))?(.*)", re.IGNORECASE | re.DOTALL)
+_PRAGMA = re.compile(r"\s*PRAGMA\s+(\w+)\s*(\(.*\))?\s*", re.IGNORECASE | re.DOTALL)
+_ANALYZE = re.compile(r"\s*ANALY[SZ]E\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Select:
-    """One statement that only reads, and the names of its parameters in order (`?` are "1", "2", ...)."""
+    """One statement that only reads, and the names of its parameters in order (`?` are "1", "2", ...).
+
+    `sql` has no comments and no semicolon at its end; it is the text that was checked, and that is run.
+    """
 
     sql: str
     parameters: tuple[str, ...]
@@ -74,20 +75,13 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> Select:
     """The statement, if it only reads. `cursor` lends its parser; nothing is run on it.
 
     Raises:
-        StatementRefused: it does something else, is more than one, or is too long.
+        StatementRefused: it does something else, is more than one, or is too long or too deep.
         SqlError: it cannot be parsed; the message is the engine's.
     """
-    try:
-        size = len(sql.encode())
-    except UnicodeEncodeError as error:
-        raise SqlError(f"the statement is not valid Unicode: {error}") from error
-    if "\0" in sql:
-        raise SqlError("the statement has a NUL character, behind which engines see different things")
-    if size > MAX_SQL_BYTES:
-        raise StatementRefused(f"the statement has {size} bytes, allowed are {MAX_SQL_BYTES}")
+    sql = plain_text(sql)
     try:
         statements = cursor.extract_statements(sql)
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError) as error:  # a message may be cut in the middle of a letter
         raise SqlError(str(error)) from error
     if not statements:
         raise StatementRefused(f"there is no statement; {ALLOWED}")
