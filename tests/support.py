@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -264,3 +265,19 @@ def eventually(condition: Any, timeout_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < give_up, "it did not come true in time"
         time.sleep(0.05)
+
+
+def arrow_stream(*batches: pa.RecordBatch, compression: str | None = None) -> bytes:
+    """Batches as one Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, batches[0].schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def bent(data: bytes, old: int, new: int) -> bytes:
+    """The bytes with the last number `old` changed: offsets that pyarrow would not make wrong itself."""
+    place = data.rindex(struct.pack("<i", old))
+    return data[:place] + struct.pack("<i", new) + data[place + 4 :]

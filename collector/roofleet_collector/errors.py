@@ -8,7 +8,11 @@
     ├── SqlError              also a ValueError: a statement that the engine does not accept
     │   └── StatementRefused  a statement that is not a read
     ├── RejectedBatch         also a ValueError: a batch that can never be stored
-    └── QueryTimeout          also a TimeoutError: a query that took too long
+    ├── QueryTimeout          also a TimeoutError: a query that took too long
+    ├── LimitReached          a query that takes more than is allowed
+    │   ├── TooManyQueries    ... because others run
+    │   └── ResultTooLarge    ... because its result has no end
+    └── CallerLeft            whoever asked does not wait for the answer any more
 
 The message of an SqlError is the engine's own, ready to be shown to whoever wrote the statement.
 """
@@ -56,3 +60,19 @@ class StatementRefused(SqlError):
 
 class QueryTimeout(TimeoutError, CollectorError):
     """The query was ended because it ran, or was left unread, for longer than allowed."""
+
+
+class LimitReached(CollectorError):
+    """The query takes more than is allowed; the message says what to do."""
+
+
+class TooManyQueries(LimitReached):
+    """As many queries run as may."""
+
+
+class ResultTooLarge(LimitReached):
+    """The result is larger than one may be."""
+
+
+class CallerLeft(CollectorError):
+    """Whoever asked has gone."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,26 @@ from typing import Any
 import adbc_driver_flightsql.dbapi as dbapi
 import adbc_driver_manager
 import duckdb
+import grpc
 import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import flight
+from tests.support import arrow_stream, bent
 
-from roofleet_collector.errors import AddressInUse, SqlError
+from roofleet_collector.errors import AddressInUse, SqlError, TooManyQueries
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.flight_sql.prepared import PreparedStatements
 from roofleet_collector.flight_sql.server import MAX_MESSAGE_BYTES
+from roofleet_collector.store.caller import Caller
+from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.reader import PreparedSelect, Reader, lock_down
 from roofleet_collector.store.rows import Parameters, Rows
 from roofleet_proto import flight_sql as fs
+from roofleet_proto.flight import SERVICE
+from roofleet_proto.wire import flight_pb2 as wire
 
 DbApiError = adbc_driver_manager.Error
 
@@ -165,7 +173,7 @@ def test_a_prepared_result_carries_its_schemas(plain: flight.FlightClient) -> No
     assert pa.ipc.read_schema(pa.py_buffer(prepared.parameter_schema)).names == ["1", "2"]
 
     command = fs.PreparedQuery(prepared.prepared_statement_handle)
-    with pytest.raises(flight.FlightServerError, match="takes 2 parameters, given are 0"):
+    with pytest.raises(pa.ArrowInvalid, match="takes 2 parameters, given are 0"):
         ask(plain, command)
     row = pa.record_batch({"x": [4], "y": ["row 4"]})
     descriptor = flight.FlightDescriptor.for_command(fs.encode(command))
@@ -176,7 +184,7 @@ def test_a_prepared_result_carries_its_schemas(plain: flight.FlightClient) -> No
 
     close = fs.encode(fs.ClosePrepared(prepared.prepared_statement_handle))
     list(plain.do_action(flight.Action(fs.CLOSE_PREPARED_STATEMENT, close)))
-    with pytest.raises(flight.FlightServerError, match="prepare it again"):
+    with pytest.raises(pa.ArrowInvalid, match="prepare it again"):
         ask(plain, command)
 
 
@@ -316,7 +324,7 @@ def test_writing_is_refused_by_name(
         cursor.adbc_ingest("t", pa.table({"i": [1], "s": ["x"]}), mode="append")
     with client.cursor() as cursor, pytest.raises(DbApiError, match="INSERT is refused"):
         cursor.executemany("INSERT INTO t VALUES (?, ?)", [(1, "x")])
-    with pytest.raises(flight.FlightServerError, match="BeginTransaction"):
+    with pytest.raises(pa.ArrowInvalid, match="BeginTransaction"):
         list(plain.do_action(flight.Action("BeginTransaction", b"")))
     assert database.execute("SELECT count(*) FROM t").fetchone() == (500_000,)
 
@@ -333,7 +341,7 @@ def test_malformed_bytes_are_told(plain: flight.FlightClient, data: bytes) -> No
         lambda: list(plain.do_action(flight.Action(fs.CREATE_PREPARED_STATEMENT, data))),
     ]
     for call in calls:
-        with pytest.raises(flight.FlightServerError, match=WHAT) as caught:
+        with pytest.raises(pa.ArrowInvalid, match=WHAT) as caught:
             call()
         assert "Traceback" not in str(caught.value)
     with pytest.raises(pa.ArrowException, match=WHAT):
@@ -345,9 +353,9 @@ class CountingReader(Reader):
 
     runs = 0
 
-    def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+    def query(self, sql: str, parameters: Parameters = (), caller: Caller | None = None) -> Rows:
         self.runs += 1
-        return super().query(sql, parameters)
+        return super().query(sql, parameters, caller)
 
 
 def test_a_query_runs_once(database: duckdb.DuckDBPyConnection) -> None:
@@ -363,10 +371,136 @@ def test_a_query_runs_once(database: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_long_query_times_out(database: duckdb.DuckDBPyConnection) -> None:
     """A query that runs too long ends with a timeout that says how long it had."""
-    reader = Reader(database, timeout_s=0.3)
+    reader = Reader(database, Limits(timeout_s=0.3))
     with FlightSqlServer(reader) as server, connect(server) as client:
         with pytest.raises(DbApiError, match=r"TIMEOUT[\s\S]*more than 0\.3 s"):
             fetch(client, "SELECT count(*) FROM range(1000000000) a, range(1000) b")
+    reader.close()
+
+
+def forged(sql: str, row: bytes) -> flight.Ticket:
+    """A ticket as a client can make it by itself."""
+    bound = fs.encode_bound(fs.BoundQuery(sql, row))
+    return flight.Ticket(fs.encode(fs.StatementTicket(bound)))
+
+
+def put_raw(server: FlightSqlServer, command: bytes, stream: bytes) -> None:
+    """Sends an Arrow stream as it is, with no library of Arrow's between."""
+    messages, at = [], 0
+    while at < len(stream) - 8:
+        (length,) = struct.unpack_from("<i", stream, at + 4)
+        header = stream[at + 8 : at + 8 + length]
+        body = pa.ipc.read_message(stream[at:]).body.size
+        at += 8 + length
+        data = wire.FlightData(data_header=header, data_body=stream[at : at + body])
+        at += body
+        messages.append(data)
+    messages[0].flight_descriptor.CopyFrom(wire.FlightDescriptor(type=2, cmd=command))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.stream_stream(f"/{SERVICE}/DoPut")
+        list(call(iter([message.SerializeToString() for message in messages])))
+
+
+def prepare(plain: flight.FlightClient, sql: str) -> flight.FlightDescriptor:
+    body = fs.encode(fs.CreatePrepared(sql))
+    (answer,) = plain.do_action(flight.Action(fs.CREATE_PREPARED_STATEMENT, body))
+    prepared = fs.decode(answer.body.to_pybytes())
+    assert isinstance(prepared, fs.PreparedResult)
+    return flight.FlightDescriptor.for_command(
+        fs.encode(fs.PreparedQuery(prepared.prepared_statement_handle))
+    )
+
+
+TEXT_ROW = arrow_stream(pa.record_batch({"1": ["x" * 7919]}))
+ATTACKS = [
+    (bent(TEXT_ROW, 7919, 24_000_000), "cannot be read"),
+    (bent(TEXT_ROW, 7919, 2**31 - 1), "cannot be read"),
+    (bent(TEXT_ROW, 7919, -2), "cannot be read"),
+    (arrow_stream(pa.record_batch({"1": ["x" * 30_000_000]}), compression="zstd"), "more than 1048576 bytes"),
+    (arrow_stream(pa.record_batch({"1": [[0] * 2_000_000]}), compression="lz4"), "more than 1048576 bytes"),
+    (arrow_stream(pa.record_batch({"1": [1, 2]})), "takes one row of parameters, given are 2"),
+    (arrow_stream(pa.record_batch({"1": pa.array(["a"]).dictionary_encode()})), "send plain values"),
+    (arrow_stream(pa.record_batch({"1": pa.array([2**62], pa.timestamp("s"))})), "cannot be bound"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), ATTACKS)
+def test_parameters_are_checked_by_either_way(
+    server: FlightSqlServer, plain: flight.FlightClient, row: bytes, message: str
+) -> None:
+    """Parameters that point into foreign memory or unfold are refused, in a forged ticket as when bound."""
+    plain.wait_for_available()
+    allocated = pa.total_allocated_bytes()
+    with pytest.raises(pa.ArrowInvalid, match=message):
+        plain.do_get(forged("SELECT ?", row)).read_all()
+    descriptor = prepare(plain, "SELECT ?")
+    with suppress(grpc.RpcError):
+        put_raw(server, descriptor.command, row)
+        with pytest.raises(pa.ArrowInvalid, match=message):  # what is a value only when it is bound
+            plain.get_flight_info(descriptor)
+        return
+    with pytest.raises(grpc.RpcError, match=message):
+        put_raw(server, descriptor.command, row)
+    assert pa.total_allocated_bytes() - allocated < 4 * 1024 * 1024
+
+
+def test_a_stream_of_parameters_that_is_cut_is_refused(plain: flight.FlightClient) -> None:
+    """Half a row in a ticket is not taken for a whole one."""
+    with pytest.raises(pa.ArrowInvalid, match="cut before its end"):
+        plain.do_get(forged("SELECT ?", TEXT_ROW[:-8])).read_all()
+
+
+ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000) b"
+
+
+def test_a_client_that_goes_away_ends_its_query(database: duckdb.DuckDBPyConnection) -> None:
+    """A query whose client has gone before the first row ends, though it might run for ever."""
+    reader = Reader(database, Limits(timeout_s=None))
+    ticket = flight.Ticket(fs.encode(fs.StatementTicket(fs.encode_bound(fs.BoundQuery(ENDLESS)))))
+    with FlightSqlServer(reader) as server, flight.connect(f"grpc://127.0.0.1:{server.port}") as plain:
+        with pytest.raises(flight.FlightTimedOutError):
+            plain.do_get(ticket, flight.FlightCallOptions(timeout=0.5)).read_all()
+        assert soon(lambda: reader.open_queries == 0)
+    reader.close()
+
+
+def test_queries_at_once_are_limited(database: duckdb.DuckDBPyConnection) -> None:
+    """A client at its limit is told so and what to do, and may go on when one of its queries has ended."""
+    reader = Reader(database, Limits(at_once_each=2))
+    with FlightSqlServer(reader) as server, connect(server) as client:
+        held = [reader.query("SELECT i FROM t", (), Caller("ipv4:127.0.0.1")) for _ in range(2)]
+        with pytest.raises(DbApiError, match="2 of your queries are open already"):
+            fetch(client, "SELECT 1")
+        reader.query("SELECT 1", (), Caller("somebody else")).close()
+        held.pop().close()
+        assert fetch(client, "SELECT 1 AS a").num_rows == 1
+    reader.close()
+    everybody = Reader(database, Limits(at_once=1))
+    with everybody.query("SELECT i FROM t"), pytest.raises(TooManyQueries, match="ask again in a moment"):
+        everybody.query("SELECT 1")
+    everybody.close()
+
+
+def test_a_result_has_a_largest_size(database: duckdb.DuckDBPyConnection) -> None:
+    """A result that does not end is ended when it is too large, with what to do."""
+    reader = Reader(database, Limits(max_bytes=8 * 1024 * 1024))
+    with FlightSqlServer(reader) as server, connect(server) as client:
+        with pytest.raises(DbApiError, match="larger than 8388608 bytes: ask for fewer rows"):
+            fetch(client, "SELECT range FROM range(1000000000000)")
+        assert reader.open_queries == 0
+    reader.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off(database: duckdb.DuckDBPyConnection) -> None:
+    """A client that stops taking a large result loses it, and what it held is free."""
+    reader = Reader(database)
+    with FlightSqlServer(reader, stall_s=0.3) as server:
+        with flight.connect(f"grpc://127.0.0.1:{server.port}") as stalled:
+            command = fs.StatementQuery("SELECT range, repeat('x', 2000) FROM range(1000000000000)")
+            info = stalled.get_flight_info(flight.FlightDescriptor.for_command(fs.encode(command)))
+            stream = stalled.do_get(info.endpoints[0].ticket)
+            stream.read_chunk()
+            assert soon(lambda: reader.open_queries == 0)
     reader.close()
 
 

@@ -17,6 +17,7 @@ from tests.support import eventually
 
 from roofleet_collector.errors import QueryTimeout, SqlError, StatementRefused, StoreClosed
 from roofleet_collector.store.catalogue import Catalogue
+from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.reader import Reader, lock_down
 
 ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000) b"
@@ -157,7 +158,7 @@ def test_a_binder_error_shows_where(reader: Reader) -> None:
 
 def test_a_query_that_runs_too_long_is_stopped(connection: duckdb.DuckDBPyConnection) -> None:
     """The engine is interrupted when the time is up, before the first row or after it."""
-    reader = Reader(connection, timeout_s=1.5)
+    reader = Reader(connection, Limits(timeout_s=1.5))
     with pytest.raises(QueryTimeout, match=r"more than 1\.5 s"):
         reader.query(ENDLESS)
     rows = reader.query("SELECT range AS i FROM range(1000000000000)")
@@ -170,7 +171,7 @@ def test_a_query_that_runs_too_long_is_stopped(connection: duckdb.DuckDBPyConnec
 
 def test_waiting_for_the_reader_is_not_running(connection: duckdb.DuckDBPyConnection) -> None:
     """A slow reader of a large result is not cut off by the time limit of the engine."""
-    reader = Reader(connection, timeout_s=1)
+    reader = Reader(connection, Limits(timeout_s=1))
     rows = reader.query("SELECT i FROM t")
     count = 0
     for batch in rows:  # seven of them
@@ -182,7 +183,7 @@ def test_waiting_for_the_reader_is_not_running(connection: duckdb.DuckDBPyConnec
 
 def test_a_result_left_unread_is_ended(connection: duckdb.DuckDBPyConnection) -> None:
     """A reader that has stalled loses its transaction, and is told so when it comes back."""
-    reader = Reader(connection, idle_s=0.2)
+    reader = Reader(connection, Limits(idle_s=0.2))
     rows = reader.query("SELECT * FROM t")
     eventually(lambda: reader.open_queries == 0)
     with pytest.raises(QueryTimeout, match=r"left unread for 0\.2 s"):

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from pyarrow import flight
+from collections.abc import Callable, Iterable
 
 Authorize = Callable[[str | None], bool]
 """Given the token of a call, or None if it has none, says whether the call may go on."""
 
 
-class BearerTokens(flight.ServerMiddlewareFactory):  # type: ignore[misc]
-    """Lets a call through if `authorize` accepts the token in its `authorization: Bearer ...` header."""
+class NotAuthenticated(Exception):
+    """The call may not go on; the message says what to send."""
 
-    def __init__(self, authorize: Authorize) -> None:
-        super().__init__()
-        self._authorize = authorize
 
-    def start_call(self, info: Any, headers: Mapping[str, Sequence[str]]) -> None:
-        """Raises FlightUnauthenticatedError if the call may not go on."""
-        given = next((values for name, values in headers.items() if name.lower() == "authorization"), [])
-        scheme, _, token = str(given[0]).partition(" ") if given else ("", "", "")
-        known = token.strip() if scheme.lower() == "bearer" else None
-        if not self._authorize(known):
-            what = "no bearer token was given" if known is None else "the token is not known here"
-            raise flight.FlightUnauthenticatedError(f"{what}; send it as 'authorization: Bearer <token>'")
+def check_token(authorize: Authorize, headers: Iterable[tuple[str, str | bytes]]) -> None:
+    """Raises NotAuthenticated if the call with these headers may not go on."""
+    given = next((value for name, value in headers if name.lower() == "authorization"), "")
+    text = given.decode(errors="replace") if isinstance(given, bytes) else given
+    scheme, _, token = text.partition(" ")
+    known = token.strip() if scheme.lower() == "bearer" else None
+    if not authorize(known):
+        what = "no bearer token was given" if known is None else "the token is not known here"
+        raise NotAuthenticated(f"{what}; send it as 'authorization: Bearer <token>'")

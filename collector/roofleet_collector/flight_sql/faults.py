@@ -1,40 +1,44 @@
-"""Errors as Flight clients see them: the right status, the engine's message, no Python trace.
-
-pyarrow adds a Python trace to everything that is not a FlightError, and no FlightError stands for "invalid
-argument". So a mistake in a statement goes out as FlightServerError (status UNKNOWN) with the engine's own
-message, which names its kind ("Binder Error: ..."), and a fault of ours as FlightInternalError. In GetSchema
-pyarrow adds the trace to FlightErrors too; drivers ask GetFlightInfo, or prepare, and do not see it.
-"""
+"""Errors as Flight clients see them: the right status, the engine's message, no Python trace."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from pyarrow import flight
+import grpc
 
-from roofleet_collector.errors import QueryTimeout, SqlError, StatementRefused, StoreClosed
+from roofleet_collector.errors import (
+    CallerLeft,
+    LimitReached,
+    QueryTimeout,
+    SqlError,
+    StatementRefused,
+    StoreClosed,
+)
+from roofleet_collector.flight_sql.auth import NotAuthenticated
+from roofleet_proto.errors import MalformedMessage
 from roofleet_proto.flight_sql import CommandError
 
 log = logging.getLogger(__name__)
 
+MAX_MESSAGE_LETTERS = 4096
+"""gRPC sends a message in a header, and clients take headers of 8 or 16 KiB; it may grow threefold there."""
 
-@contextmanager
-def flight_errors() -> Iterator[None]:
-    """Turns what the store raises inside the block into FlightErrors."""
-    try:
-        yield
-    except flight.FlightError:
-        raise
-    except StatementRefused as error:
-        raise flight.FlightUnauthorizedError(str(error)) from None
-    except QueryTimeout as error:
-        raise flight.FlightTimedOutError(str(error)) from None
-    except StoreClosed as error:
-        raise flight.FlightUnavailableError(str(error)) from None
-    except (SqlError, CommandError) as error:
-        raise flight.FlightServerError(str(error)) from None
-    except Exception:
-        log.exception("the Flight SQL server failed to answer")
-        raise flight.FlightInternalError("the collector failed to answer; its log says why") from None
+STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], grpc.StatusCode], ...] = (
+    (NotAuthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (StatementRefused, grpc.StatusCode.PERMISSION_DENIED),
+    (QueryTimeout, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (StoreClosed, grpc.StatusCode.UNAVAILABLE),
+    (CallerLeft, grpc.StatusCode.CANCELLED),
+    ((SqlError, CommandError, MalformedMessage), grpc.StatusCode.INVALID_ARGUMENT),
+)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """The status and the message that a client gets for an error. What is a fault of ours is logged here."""
+    for kinds, status in STATUS:
+        if isinstance(error, kinds):
+            text = str(error)
+            return status, text if len(text) <= MAX_MESSAGE_LETTERS else f"{text[:MAX_MESSAGE_LETTERS]} ..."
+    log.error("the Flight SQL server failed to answer", exc_info=error)
+    return grpc.StatusCode.INTERNAL, "the collector failed to answer; its log says why"

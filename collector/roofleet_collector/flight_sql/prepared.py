@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -14,9 +14,13 @@ import pyarrow as pa
 
 from roofleet_collector.errors import SqlError
 from roofleet_collector.store.reader import PreparedSelect
+from roofleet_proto.arrow_ipc import read_stream
+from roofleet_proto.errors import MalformedMessage
 
 MAX_STATEMENTS = 1024
 MAX_PARAMETER_BYTES = 1024 * 1024
+"""What a row of parameters may decode to."""
+
 EXPIRES_AFTER = timedelta(hours=1)
 
 
@@ -82,42 +86,49 @@ class PreparedStatements:
         return self._clock() - next(iter(self._statements.values()))[0]
 
 
-def encode_parameters(takes: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
-    """One row of parameters as an Arrow IPC stream; SqlError if there are more or fewer, or it is too big.
+def fitting_parameters(takes: pa.Schema, data: bytes) -> bytes:
+    """One row of parameters as a client sent it, as an Arrow IPC stream that `decode_parameters` takes.
 
-    Columns named like the statement's parameters keep their names; others become "1", "2", ...
+    Columns named like the statement's parameters keep their names; others become "1", "2", ... SqlError if it
+    is not one valid row, or too big.
     """
-    rows: list[pa.RecordBatch] = []
-    for batch in batches:
-        if batch.num_rows:
-            rows.append(batch)
-        if sum(batch.num_rows for batch in rows) > 1:
-            raise SqlError("a query takes one row of parameters; run it once for each row")
-        if sum(batch.nbytes for batch in rows) > MAX_PARAMETER_BYTES:
-            raise SqlError(f"the parameters are larger than {MAX_PARAMETER_BYTES} bytes")
-    if not rows:
-        raise SqlError("no row of parameters was sent")
-    row = rows[0]
-    if set(row.schema.names) != set(takes.names):
+    row = _row(data)
+    if set(row.column_names) != set(takes.names):
         row = row.rename_columns([str(place) for place in range(1, row.num_columns + 1)])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row.schema) as writer:
-        writer.write_batch(row)
+        writer.write_table(row)
     return bytes(sink.getvalue())
 
 
 def decode_parameters(data: bytes) -> list[object] | dict[str, object]:
-    """The values of a row from `encode_parameters`: by name if the columns have names, else by place."""
+    """The values of a row: by name if the columns have names, else by place.
+
+    SqlError if it is not one valid row, too big, or has a value that Python does not have.
+    """
     if not data:
         return []
+    row = _row(data)
     try:
-        row = pa.ipc.open_stream(data).read_all()
-    except pa.ArrowException as error:
-        raise SqlError(f"the parameters cannot be read: {error}") from error
-    values = {name: _value(column) for name, column in zip(row.column_names, row.columns, strict=True)}
+        values = {name: _value(column) for name, column in zip(row.column_names, row.columns, strict=True)}
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # a year 300000, an unknown time zone
+        raise SqlError(f"a parameter has a value that cannot be bound: {error}") from error
     if all(name.isdigit() for name in values):
         return [values[name] for name in sorted(values, key=int)]
     return values
+
+
+def _row(data: bytes) -> pa.Table:
+    """The one row of a stream that may come from anybody: a ticket, too, can be made by a client."""
+    try:
+        rows = read_stream(data, max_bytes=MAX_PARAMETER_BYTES)
+    except MalformedMessage as error:
+        raise SqlError(f"the parameters cannot be read: {error}") from error
+    if rows.num_rows != 1:
+        raise SqlError(
+            f"a query takes one row of parameters, given are {rows.num_rows}; run it once for each"
+        )
+    return rows
 
 
 def _value(column: pa.ChunkedArray) -> object:

@@ -18,6 +18,7 @@ from roofleet_collector.store.achieved import ended_runs, note_achieved, when_no
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.engine import connect, is_of_a_newer_version
 from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
+from roofleet_collector.store.limits import Limits, bound
 from roofleet_collector.store.reader import Reader, lock_down
 from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import is_current, migrate
@@ -32,12 +33,12 @@ class DuckDBStore:
     """Implements Store on `<folder>/roofleet.duckdb`, which is made if it is not there.
 
     With `read_only` several processes may hold it at once; a file that this version has not laid its views
-    in is opened for writing all the same, once.
+    in is opened for writing all the same, once. `limits` bound what queries may take.
 
     Raises StoreInUse if another process holds the file, StoreUnreadable if it cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, limits: Limits | None = None) -> None:
         self.path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,7 @@ class DuckDBStore:
             self._connection.execute("SET checkpoint_threshold = '256MB'")
             if not is_current(self._connection):
                 migrate(self._connection)
+            bound(self._connection, folder)
             lock_down(self._connection)
         except duckdb.Error as error:
             self._connection.close()
@@ -73,7 +75,7 @@ class DuckDBStore:
             self._connection.close()
             raise
         self._deleted = deleted_runs(self._connection)
-        self.reader = Reader(self._connection)
+        self.reader = Reader(self._connection, limits)
         self._writer = Writer(self._connection.cursor())
         self._closing = threading.Lock()
 

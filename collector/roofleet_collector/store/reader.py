@@ -12,7 +12,9 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.store.caller import Caller
 from roofleet_collector.store.engine import Parameters, ask, relation, schema_of, with_place
+from roofleet_collector.store.limits import Limits, Places
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.statements import Select, check
@@ -59,45 +61,40 @@ class PreparedSelect:
 
 
 class Reader:
-    """Runs read-only SQL on the database of `connection`, from any number of threads at once.
+    """Runs read-only SQL on the database of `connection`, from any number of threads, within limits."""
 
-    A query may keep the engine busy for `timeout_s`, and may be left unread for `idle_s`, because a reader
-    that has stalled holds on to old versions of every row. None switches a limit off.
-    """
-
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        *,
-        timeout_s: float | None = 60,
-        idle_s: float | None = 300,
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, limits: Limits | None = None) -> None:
         self._connection = connection
-        self._timeout_s, self._idle_s = timeout_s, idle_s
+        self._limits = Limits() if limits is None else limits
+        self._places = Places(self._limits)
         self._watchdog = Watchdog()
         self._open: weakref.WeakSet[Rows] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
         self._checked: dict[str, Select] = {}
 
-    def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+    def query(self, sql: str, parameters: Parameters = (), caller: Caller | None = None) -> Rows:
         """The rows of one statement, as they are at this moment; what is written later is not seen.
 
         Raises:
             StatementRefused: the statement does more than read.
             SqlError: the engine does not accept it; the message is the engine's.
             QueryTimeout: the first rows took longer than allowed.
+            TooManyQueries: as many queries run as may, or as the caller may have.
+            CallerLeft: the caller has gone.
         """
-        rows, select = self._begin(sql)
+        rows, select = self._begin(sql, caller)
         try:
             return rows.start(select.sql, _fitting(select, parameters))
         except BaseException:
             rows.close()  # now: the error's trace would keep it alive for as long as somebody looks at it
             raise
 
-    def prepare(self, sql: str, parameters: Parameters | None = None) -> PreparedSelect:
+    def prepare(
+        self, sql: str, parameters: Parameters | None = None, caller: Caller | None = None
+    ) -> PreparedSelect:
         """Checks a statement and says what it gives, without running it. Raises what `query` does."""
-        rows, select = self._begin(sql)
+        rows, select = self._begin(sql, caller)
         with rows:
             if parameters is not None:
                 parameters = _fitting(select, parameters)
@@ -105,19 +102,22 @@ class Reader:
         takes = pa.schema([pa.field(name, pa.string()) for name in select.parameters])
         return PreparedSelect(select.sql, plain_schema(schema), takes)
 
-    def transaction(self) -> Rows:
+    def transaction(self, caller: Caller | None = None) -> Rows:
         """A read-only transaction for the store's own questions, within the same limits.
 
         For trusted statements: they do not pass the gate. Use it as a context manager, with `run`.
         """
+        caller = caller or Caller()
         with self._lock:
             if self._closed:
                 raise StoreClosed("the store is closed")
-            rows = Rows(
-                self._connection.cursor(), self._watchdog, timeout_s=self._timeout_s, idle_s=self._idle_s
-            )
+            cursor = self._connection.cursor()
+            places, name = self._places, caller.name
+            places.take(name)
+            rows = Rows(cursor, self._watchdog, self._limits, ended=lambda: places.leave(name))
             self._open.add(rows)
-            return rows
+        caller.follow(rows)
+        return rows
 
     @property
     def open_queries(self) -> int:
@@ -134,8 +134,8 @@ class Reader:
             rows.end(StoreClosed("the store was closed while the query ran"))
         self._watchdog.close()
 
-    def _begin(self, sql: str) -> tuple[Rows, Select]:
-        rows = self.transaction()
+    def _begin(self, sql: str, caller: Caller | None) -> tuple[Rows, Select]:
+        rows = self.transaction(caller)
         try:
             select = self._checked.get(sql)
             if select is None:

@@ -13,8 +13,9 @@ from typing import Any, Self, TypeVar
 import duckdb
 import pyarrow as pa
 
-from roofleet_collector.errors import CollectorError, QueryTimeout, SqlError
+from roofleet_collector.errors import CollectorError, QueryTimeout, ResultTooLarge, SqlError
 from roofleet_collector.store.engine import Parameters, ask, stream
+from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.watchdog import Watchdog
 
@@ -26,26 +27,27 @@ class Rows:
     """Reads like a `pyarrow.RecordBatchReader`: `schema`, `read_next_batch`, `read_all`, iteration, `close`.
 
     The query has a cursor and a read-only transaction of its own; both end when the last batch is read, at
-    `close`, on any error, when the object is dropped, and when it is left unread for `idle_s`. Only the time
-    in which the engine works counts against `timeout_s`, so a slow reader of a large result is not cut off.
+    `close`, on any error, when the object is dropped, and when it is left unread for `limits.idle_s`. Only
+    the time in which the engine works counts against `limits.timeout_s`, so a slow reader of a large result
+    is not cut off. `ended` is called once, when the query has ended.
 
-    Reading raises SqlError with the engine's message, or QueryTimeout.
+    Reading raises SqlError with the engine's message, QueryTimeout, ResultTooLarge, or what it was ended by.
     """
 
     def __init__(
         self,
         cursor: duckdb.DuckDBPyConnection,
         watchdog: Watchdog,
-        *,
-        timeout_s: float | None,
-        idle_s: float | None,
+        limits: Limits,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.cursor = cursor
         self._watchdog = watchdog
-        self._timeout_s, self._idle_s = timeout_s, idle_s
-        self._spent_s = 0.0
+        self._limits, self._ended = limits, ended
+        self._spent_s, self._read_bytes = 0.0, 0
         self._lock = threading.RLock()
         self._idle_alarm: int | None = None
+        self._end_alarm: int | None = None
         self._reader: Any = None
         self.closed = False
         self._ended_by: CollectorError | None = None
@@ -66,8 +68,9 @@ class Rows:
                 self.close()
                 raise self._ended_by
             alarm, began = None, time.monotonic()
-            if self._timeout_s is not None:
-                alarm = self._watchdog.arm(max(self._timeout_s - self._spent_s, 0.0), self._out_of_time)
+            if self._limits.timeout_s is not None:
+                left_s = max(self._limits.timeout_s - self._spent_s, 0.0)
+                alarm = self._watchdog.arm(left_s, self._out_of_time)
             try:
                 return work()
             except (duckdb.Error, OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -94,6 +97,13 @@ class Rows:
             if batch is None:
                 self.close()
                 raise StopIteration
+            self._read_bytes += batch.nbytes
+            most = self._limits.max_bytes
+            if most is not None and self._read_bytes > most:
+                self.close()
+                raise ResultTooLarge(
+                    f"the result is larger than {most} bytes: ask for fewer rows or columns, or in parts"
+                )
             return batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -120,7 +130,10 @@ class Rows:
             finally:
                 self._lock.release()
         else:
-            self._interrupt()
+            # Until it has ended: an interrupt that comes before the engine has begun is lost.
+            self._end_alarm = self._watchdog.arm(0, self._interrupt)
+            if not self._end_alarm_is_needed():
+                self._watchdog.disarm(self._end_alarm)
 
     def close(self) -> None:
         """Ends the transaction and the cursor; harmless if closed before."""
@@ -129,6 +142,8 @@ class Rows:
                 return
             self.closed = True
             self._rest(False)
+            if self._end_alarm is not None:
+                self._watchdog.disarm(self._end_alarm)
             self._reader = None
             try:
                 self.cursor.execute("ROLLBACK")
@@ -136,6 +151,7 @@ class Rows:
                 pass  # nothing to roll back: the engine has ended the transaction, or was closed
             finally:
                 self.cursor.close()
+                self._ended()
 
     def __enter__(self) -> Self:
         return self
@@ -149,8 +165,13 @@ class Rows:
         self.close()
 
     def _out_of_time(self) -> None:
-        self._ended_by = QueryTimeout(f"the query ran for more than {self._timeout_s:g} s and was stopped")
+        self._ended_by = QueryTimeout(
+            f"the query ran for more than {self._limits.timeout_s:g} s and was stopped"
+        )
         self._interrupt()
+
+    def _end_alarm_is_needed(self) -> bool:
+        return not self.closed  # which its own thread may have done meanwhile
 
     def _interrupt(self) -> None:
         with suppress(duckdb.ConnectionException):  # closed by its own thread a moment ago
@@ -161,11 +182,12 @@ class Rows:
         if self._idle_alarm is not None:
             self._watchdog.disarm(self._idle_alarm)
             self._idle_alarm = None
-        if resting and self._idle_s is not None:
+        idle_s = self._limits.idle_s
+        if resting and idle_s is not None:
             # Weak, or the alarm would keep alive what nobody holds any more.
             mine = weakref.ref(self)
-            why = QueryTimeout(f"the result was left unread for {self._idle_s:g} s")
-            self._idle_alarm = self._watchdog.arm(self._idle_s, lambda: _end(mine, why))
+            why = QueryTimeout(f"the result was left unread for {idle_s:g} s")
+            self._idle_alarm = self._watchdog.arm(idle_s, lambda: _end(mine, why))
 
 
 def _end(rows: weakref.ref[Rows], why: CollectorError) -> None:

@@ -1,10 +1,10 @@
 """The text of a statement, before the engine's parser sees it: without comments, and bounded.
 
-The parsers themselves can be stalled: that of DuckDB 1.5 takes quadratic time for comments (half a minute for
-40,000), that of 2.0 for brackets that stay open (two minutes for 10,000, and then the memory). So a scanner that
-looks at every character once takes comments out, and refuses what is nested too deeply or is too long. What it
-gives is what is checked and what is run: where it might read a quote otherwise than the engine does, a
-statement's meaning could suffer, and the gate could not.
+The parsers themselves can be stalled: that of DuckDB 1.5 takes quadratic time for comments (half a minute
+for 40,000), that of 2.0 for brackets that stay open (two minutes for 10,000, and then the memory). So a
+scanner that looks at every character once takes comments out, and refuses what is nested too deeply or is too
+long. What it gives is what is checked and what is run: where it might read a quote otherwise than the engine
+does, a statement's meaning could suffer, and the gate could not.
 """
 
 from __future__ import annotations
