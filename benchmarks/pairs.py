@@ -27,16 +27,16 @@ RUNS = 10
 ALIKE = 20
 UNLIKE = 10
 WORKLOAD = Workload(prompt_tokens=64, new_tokens=16)
-TURNS = Workload(prompt_tokens=32, new_tokens=12, budget_s=8.0)
+TURNS = Workload(prompt_tokens=32, new_tokens=48, budget_s=8.0)
 BLOCKS: dict[str, Any] = {
     "model_type": "llama",
     "num_hidden_layers": 10,
-    "hidden_size": 512,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "intermediate_size": 1408,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 704,
     "vocab_size": 256,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 256,
     "architectures": ["LlamaForCausalLM"],
 }
 

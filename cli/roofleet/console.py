@@ -49,6 +49,11 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
+def warn(text: str) -> None:
+    """Says on standard error what goes on otherwise than its user may expect."""
+    err().print(f"warning: {text}", markup=False, soft_wrap=True)
+
+
 def table(
     title: str | None, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
 ) -> Any:

@@ -448,6 +448,9 @@ def test_sql_writes_every_format(data: Path, tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "by_suffix.parquet").to_pylist() == rows
     answer("--output", str(tmp_path / "by_suffix.json"))
     assert json.loads((tmp_path / "by_suffix.json").read_text()) == rows
+    refused = roofleet("sql", statement, "--output", str(tmp_path / "layers.xyz"), data=data)
+    assert refused.returncode == 2
+    assert "--format" in refused.stderr
     table = answer("--format", "table")
     assert all(row["path"] in table for row in rows)
     answer("--output", str(tmp_path / "table.txt"))

@@ -96,6 +96,8 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
     assert "roofleet dashboard" in shown_too
     with pytest.raises(UserError, match="--yes"):
         said("runs", "delete", "two-2", *change)
+    with pytest.raises(UserError, match="too short a beginning"):
+        said("runs", "delete", "one", "--yes", *change)
     with pytest.raises(UserError, match="beginning of several"):
         said("runs", "delete", "two", "--yes", *change)
     assert said("runs", "delete", "two-2", "two-3", "--yes", *change) == "deleted 2 runs: two-2, two-3\n"

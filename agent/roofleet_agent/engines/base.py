@@ -12,6 +12,8 @@ from torch import nn
 from roofleet_agent.variants import Note
 from roofleet_agent.workload import ModelRequest, Workload
 
+SEED = 20_261
+"""Weights and inputs that are drawn at random are the same in every run."""
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

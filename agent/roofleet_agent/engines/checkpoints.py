@@ -16,14 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from roofleet_agent.engines.base import TORCH_DTYPES
+from roofleet_agent.engines.base import SEED, TORCH_DTYPES
 from roofleet_agent.engines.on_meta import Uninitialised, attention_on_meta, settle_on_meta
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
 from roofleet_agent.variants import Note
 from roofleet_agent.workload import ModelRequest, Workload
 
-SEED = 20_261
-"""Random weights and prompts are the same in every run."""
 _OF_THE_LOADING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 """What transformers writes into a configuration that is no property of the model."""
 ATTENTION = {"flex": "flex_attention", "flash": "flash_attention_2"}

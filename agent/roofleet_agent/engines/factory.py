@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from roofleet_agent.engines.base import SEED
 from roofleet_agent.errors import ModelNotFound, ModelRefused
 
-SEED = 20_261
-"""Weights and inputs that are drawn at random are the same in every run."""
 _CONTRACT = "it must return a torch.nn.Module, or a module and its inputs"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from roofleet_agent.engines.base import TORCH_DTYPES, Step
-from roofleet_agent.engines.factory import SEED, made_by
+from roofleet_agent.engines.base import SEED, TORCH_DTYPES, Step
+from roofleet_agent.engines.factory import made_by
 from roofleet_agent.errors import AgentError, ModelRefused, WorkloadRefused
 from roofleet_agent.measuring.allocator import is_out_of_memory
 from roofleet_agent.tracing.fused import fused_layers, told_whole

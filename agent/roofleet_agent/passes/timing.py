@@ -174,20 +174,24 @@ def in_turns(timings: Sequence[Timing]) -> Iterator[tuple[int, Found]]:
 
 
 def _side_by_side(timings: Sequence[Timing]) -> list[list[TimedStep]]:
-    """An iteration of each, step by step in turns; which of them goes first changes with every step."""
+    """An iteration of each, step by step in turns; which of them goes first changes with every second step.
+
+    With every step it would be the same one in all bare steps and in all timed ones: it finds its own weights
+    in the caches, which the other one does not.
+    """
     done: list[list[TimedStep]] = [[] for _ in timings]
     for one in timings:
         one.pairs = max(other.pairs for other in timings)
     running = dict(enumerate(one.steps() for one in timings))
-    backwards = bool(timings[0].iterations % 2)
+    place = 2 * timings[0].iterations
     with collector_paused():
         while running:
-            for number in sorted(running, reverse=backwards):
+            for number in sorted(running, reverse=place // 2 % 2 == 1):
                 if (step := next(running[number], None)) is None:
                     del running[number]
                 else:
                     done[number].append(step)
-            backwards = not backwards
+            place += 1
     return done
 
 

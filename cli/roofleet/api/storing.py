@@ -40,7 +40,7 @@ def store(
             except UserError as error:
                 return str(error)
             if problem is not None:
-                console.err().print(f"warning: {problem}", markup=False, soft_wrap=True)
+                console.warn(problem)
             return None
     except Exception as error:  # the folder or the spool cannot be used at all
         return f"{line_of(error)}\n{_kept_elsewhere(seen, watch)}"

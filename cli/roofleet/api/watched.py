@@ -141,7 +141,7 @@ class Watched:
         from roofleet.reports.run import print_run
 
         if self._missing is not None:  # said, not raised: nothing of ours ends the user's program
-            console.err().print(f"warning: {self._missing}", markup=False)
+            warn(self._missing)
             return
         with open_runs(self._collector, self._data, warn=False) as runs:
             print_run(console.out(), runs.query, self.run_id)
@@ -205,4 +205,4 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
 def warn(text: str) -> None:
     """Says something on standard error, if there is one."""
     with contextlib.suppress(Exception):
-        console.err().print(f"warning: {text}", markup=False, soft_wrap=True)
+        console.warn(text)

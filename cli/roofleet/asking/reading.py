@@ -77,6 +77,6 @@ def store_kept(folder: Path) -> None:
         if spool.count():
             DataFolder(folder).deliver(spool)
     except NotDelivered as error:
-        console.err().print(f"warning: runs in {spool.path} are not shown: {error}", markup=False)
+        console.warn(f"runs in {spool.path} are not shown: {error}")
     finally:
         spool.close()

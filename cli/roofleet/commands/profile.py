@@ -79,9 +79,7 @@ def profile(
     with suggesting(request):
         settle_hub(request, offline=offline, tokenizer=prompt is not None or quality_text is not None)
     if quality_text is not None and request.weights == "random":
-        console.err().print(
-            "warning: the weights are random, and what they predict means nothing: no quality will be known"
-        )
+        console.warn("the weights are random, and what they predict means nothing: no quality will be known")
     from roofleet.api.client import ServerAway
     from roofleet.asking.pages import way_to_pages
     from roofleet.reports.run import print_run, run_row

@@ -27,6 +27,9 @@ runs = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SURE = 6
+"""Characters of an id that name a run for what cannot be undone."""
+
 
 class Status(StrEnum):
     """How a run can stand."""
@@ -117,7 +120,7 @@ def delete(
     from roofleet.reports.runs import runs_table
 
     with _changing(collector, data) as place:
-        run_ids = chosen_runs(place.query, names)
+        run_ids = chosen_runs(place.query, names, least=SURE if yes else 1)
         if not yes:
             if not is_asked():
                 raise UserError("deleting is for good: say --yes where nobody can be asked")

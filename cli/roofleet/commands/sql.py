@@ -79,10 +79,12 @@ def sql(
 
 
 def _by_suffix(output: Path | None) -> Format:
-    """The format that a file's name asks for; a table for one that asks for none."""
+    """The format that a file's name asks for; a table for none, and for a text."""
     suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
-    suffix = {"pq": "parquet"}.get(suffix, suffix)
-    return Format(suffix) if suffix in [form.value for form in Format] else Format.table
+    suffix = {"pq": "parquet", "": "table", "txt": "table"}.get(suffix, suffix)
+    if suffix not in [form.value for form in Format]:
+        raise UserError(f"{output} names no format that is known here: say which with --format")
+    return Format(suffix)
 
 
 def _write(rows: pa.Table, format: Format, file: BinaryIO) -> None:

@@ -32,9 +32,7 @@ def settle_hub(request: ModelRequest, *, offline: bool, tokenizer: bool = False)
     elif _needs_hub(request, tokenizer) and os.environ.get("HF_HUB_OFFLINE") != "1":
         why = why_away()
         if why is not None:
-            console.err().print(
-                f"warning: the hub does not answer ({why}): only what its cache holds is used", markup=False
-            )
+            console.warn(f"the hub does not answer ({why}): only what its cache holds is used")
             _switch_off()
     if request.origin == "hub" and os.environ.get("HF_HUB_OFFLINE") == "1" and not _is_cached(request.name):
         raise ModelNotFound(

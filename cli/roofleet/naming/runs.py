@@ -14,16 +14,19 @@ _SHOWN = 5
 _COLUMNS = "run_id, model_name, dtype, variant, status, error, started_at"
 
 
-def chosen_runs(query: Query, names: list[str]) -> list[str]:
-    """The ids of the runs named; UserError for a name that fits none or several, or two names of one run."""
-    found = [_chosen(query, name) for name in names]
+def chosen_runs(query: Query, names: list[str], least: int = 1) -> list[str]:
+    """The ids of the runs named; UserError for a name that fits none or several, or two names of one run.
+
+    What is only the beginning of an id has `least` characters.
+    """
+    found = [_chosen(query, name, least) for name in names]
     for place, run in enumerate(found):
         if run in found[:place]:
             raise UserError(f"{names[found.index(run)]!r} and {names[place]!r} are the same run {run}")
     return found
 
 
-def _chosen(query: Query, name: str) -> str:
+def _chosen(query: Query, name: str, least: int) -> str:
     latest = _LATEST.fullmatch(name)
     if latest:
         back = int(latest[1] or 0)
@@ -33,6 +36,8 @@ def _chosen(query: Query, name: str) -> str:
         return str(rows[back]["run_id"])
     rows = _runs(query, "starts_with(run_id, ?)", _SHOWN + 1, name)
     exact = [row for row in rows if row["run_id"] == name]
+    if len(rows) == 1 and not exact and len(name) < least:
+        raise UserError(f"{name!r} is too short a beginning to be sure: write {least} characters of the id")
     if len(exact or rows) == 1:
         return str((exact or rows)[0]["run_id"])
     if not rows:

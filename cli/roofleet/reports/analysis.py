@@ -168,8 +168,8 @@ def _notes(result: Found) -> Iterable[str]:
         "could have been kept in the cache."
     )
     searched = [chip["largest"] for chip in result["hardware"] if chip["largest"]]
-    if searched:
-        traced = sum(found["traced"] for chip in searched for found in chip.values())
+    traced = sum(found["traced"] for chip in searched for found in chip.values())
+    if traced:  # none where the weights alone are too much
         yield (
             f"Largest batch at {result['prompt_tokens']} prompt tokens, largest prompt at batch "
             f"{result['batch_size']}: {traced} sizes were traced; each answer fits, and the next size does "

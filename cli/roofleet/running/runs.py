@@ -70,7 +70,7 @@ class Runs:
         self.sink = _Noting(self._spool)
         self._said: set[int] = set()
         if destination.warning and warn:
-            _warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
+            console.warn(f"{destination.warning}. The run goes on and is kept in {self._spool.path}")
 
     def label(self, name: str | None, tags: Sequence[str]) -> None:
         """What the runs to come are called and tagged."""
@@ -141,7 +141,7 @@ class Runs:
         self.write("roofs", rows)
         take_readings(self.sink, [device])
         if (load := disturbance(rows)) is not None:
-            _warn(
+            console.warn(
                 f"the roofs of {device.info.name} were measured while other work took {percent_text(load)} "
                 "of the processors, and may be too low. The next run measures them again if it is quiet; "
                 "`roofleet roofs --again` does so now"
@@ -166,7 +166,7 @@ class Runs:
             for sequence, table, reason in self._spool.set_aside_reasons():
                 if sequence not in self._said:
                     self._said.add(sequence)
-                    _warn(f"batch {sequence} of {table} was refused and is set aside: {reason}")
+                    console.warn(f"batch {sequence} of {table} was refused and is set aside: {reason}")
 
     def deliver_if_possible(self) -> None:
         """Stores what is kept if that is possible; if not, everything is delivered in the end."""
@@ -214,7 +214,3 @@ def dtype_for(wanted: str, device: Device) -> str:
     if wanted != "auto":
         return wanted
     return "fp32" if device.info.kind == "cpu" else "bf16"
-
-
-def _warn(text: str) -> None:
-    console.err().print(f"warning: {text}", markup=False, soft_wrap=True)

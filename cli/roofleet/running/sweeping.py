@@ -206,8 +206,10 @@ def _in_turns(
         return True
     except SpoolUnusable:
         raise
-    except Exception:
-        return False  # one of them cannot run, or not beside the others: by itself each says which and why
+    except Exception as error:  # one of them cannot run, or not beside the others: by itself each says which
+        reason = line_of(error) or type(error).__name__
+        console.warn(f"the points cannot run beside one another ({reason}): each runs by itself")
+        return False
     runs.measure_roofs(device, show)
     runs.deliver_if_possible()
     return True
