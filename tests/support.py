@@ -230,10 +230,12 @@ class CollectorProcess:
             end(self.process)
 
 
-def start_collector(data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1:0") -> CollectorProcess:
+def start_collector(
+    data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1:0", *more: str
+) -> CollectorProcess:
     """Starts a collector and waits until it serves."""
     process = start(
-        *("-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql),
+        *("-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql, *more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -248,9 +250,9 @@ def start_collector(data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1
 
 
 @contextlib.contextmanager
-def collector(data: Path) -> Iterator[CollectorProcess]:
-    """A collector that is stopped in the end."""
-    running = start_collector(data)
+def collector(data: Path, *more: str) -> Iterator[CollectorProcess]:
+    """A collector, with more options if there are, that is stopped in the end."""
+    running = start_collector(data, "127.0.0.1:0", "127.0.0.1:0", *more)
     try:
         yield running
     finally:

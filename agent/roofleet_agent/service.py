@@ -19,6 +19,7 @@ from roofleet_agent.sending.attach import Attachment
 from roofleet_agent.sending.spool import AGENT_SPOOL, Spool, run_spool
 from roofleet_agent.sending.uplink import Uplink, open_channel
 from roofleet_proto import __version__
+from roofleet_proto.door import PLAIN, Door
 from roofleet_proto.records import Hello
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,12 @@ class AgentService:
     in the folder itself, or keep for another collector, is none of its business.
     """
 
-    def __init__(self, collector: str, folder: Path) -> None:
+    def __init__(self, collector: str, folder: Path, door: Door = PLAIN) -> None:
         self._folder = folder
         self._spool = Spool(folder / AGENT_SPOOL)
         self._kept = run_spool(folder, collector)
         self._kept_spool: Spool | None = None
-        self._channel: Any = open_channel(collector)
+        self._channel: Any = open_channel(collector, door)
         self._devices = discover_devices(wake_accelerators=False)
         hello = Hello(self._spool.agent_id, host_id(), socket.gethostname(), __version__)
         self._attachment = Attachment(hello, self._spool, self._channel)

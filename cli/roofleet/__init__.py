@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from roofleet_proto import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from roofleet.api.client import Connection
@@ -17,11 +19,27 @@ if TYPE_CHECKING:
 __all__ = ["Op", "Work", "__version__", "connect", "formula", "profile"]
 
 
-def connect(address: str) -> Connection:
-    """A connection to a collector's SQL at `host:port`; see `roofleet.api.client.Connection`."""
-    from roofleet.api.client import connect as connect_to
+def connect(
+    address: str,
+    *,
+    token: str | None = None,
+    tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+) -> Connection:
+    """A connection to a collector's SQL at `host:port`; see `roofleet.api.client.Connection`.
 
-    return connect_to(address)
+    What is not given is taken from the environment, as commands do: ROOFLEET_TOKEN or ROOFLEET_TOKEN_FILE,
+    ROOFLEET_TLS_CA, ROOFLEET_TLS_CERT and ROOFLEET_TLS_KEY.
+    """
+    from pathlib import Path
+
+    from roofleet.api.client import connect as connect_to
+    from roofleet.naming.doors import door
+    from roofleet_proto.door import Door
+
+    ca, cert, key = (None if file is None else Path(file) for file in (tls_ca, tls_cert, tls_key))
+    return connect_to(address, door(Door(token, tls_ca=ca, tls_cert=cert, tls_key=key)))
 
 
 def profile(

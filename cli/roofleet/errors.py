@@ -28,7 +28,15 @@ class UserError(Exception):
 # import the others.
 _USERS = {
     "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
-    "roofleet_collector.errors": ("SqlError", "AddressInUse", "StoreInUse", "StoreUnreadable"),
+    "roofleet_collector.errors": (
+        "SqlError",
+        "AddressInUse",
+        "StoreInUse",
+        "StoreUnreadable",
+        "KeysUnreadable",
+        "Unprotected",
+    ),
+    "roofleet_proto.door": ("NoEntry",),
 }
 _FAILED = {"roofleet_agent.errors": ("OutOfMemory",)}
 _UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.api.client": ("ServerAway",)}

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 import roofleet
-from roofleet.commands import analyze, catalogs, compare, demo, profile, roofs, runs, serve, sql, sweep
+from roofleet.commands import (
+    analyze,
+    catalogs,
+    certs,
+    compare,
+    demo,
+    profile,
+    roofs,
+    runs,
+    serve,
+    sql,
+    sweep,
+    tokens,
+)
 from roofleet.console import speak_plainly
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
 
@@ -45,8 +58,10 @@ app.command("analyze", rich_help_panel="One machine")(analyze.analyze)
 app.command("sweep", rich_help_panel="One machine")(sweep.sweep)
 app.command("demo", rich_help_panel="One machine")(demo.demo)
 app.command("collector", rich_help_panel="A fleet")(serve.collector)
-app.command("agent", rich_help_panel="A fleet")(serve.agent)
+app.add_typer(serve.agent, name="agent", rich_help_panel="A fleet")
 app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)
+app.add_typer(tokens.tokens, name="tokens", rich_help_panel="A fleet")
+app.add_typer(certs.certs, name="certs", rich_help_panel="A fleet")
 app.add_typer(runs.runs, name="runs", rich_help_panel="Asking")
 app.command("roofs", rich_help_panel="Asking")(roofs.roofs)
 app.command("compare", rich_help_panel="Asking")(compare.compare)

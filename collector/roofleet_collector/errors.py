@@ -12,7 +12,12 @@
     ├── LimitReached          a query that takes more than is allowed
     │   ├── TooManyQueries    ... because others run
     │   └── ResultTooLarge    ... because its result has no end
-    └── CallerLeft            whoever asked does not wait for the answer any more
+    ├── CallerLeft            whoever asked does not wait for the answer any more
+    ├── KeysUnreadable        also an OSError: tokens or certificates that cannot be used
+    ├── Unprotected           doors that would open without keys to others than this machine
+    └── CallRefused           also a PermissionError: a caller who may not do that
+        ├── UnknownCaller     it shows no token, or one that opens nothing
+        └── TooMuch           it is at its limit
 
 The message of an SqlError is the engine's own, ready to be shown to whoever wrote the statement.
 """
@@ -76,3 +81,27 @@ class ResultTooLarge(LimitReached):
 
 class CallerLeft(CollectorError):
     """Whoever asked has gone."""
+
+
+class KeysUnreadable(OSError, CollectorError):
+    """Tokens or certificates cannot be read or written; the message says why."""
+
+
+class Unprotected(CollectorError):
+    """The collector would listen beyond this machine without keys; the message says what to do."""
+
+
+class CallRefused(PermissionError, CollectorError):
+    """The caller may not do that."""
+
+
+class UnknownCaller(CallRefused):
+    """No token, or one that opens nothing; `name` is whose it was, where that is known."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class TooMuch(CallRefused):
+    """The caller is at one of its limits."""

@@ -12,11 +12,12 @@ NOTE_NAME = "collector.json"
 
 @dataclass(frozen=True)
 class Running:
-    """Where a collector listens."""
+    """Where a collector listens; with TLS, the file of the certificate that it shows."""
 
     pid: int
     grpc: str
     sql: str
+    tls_cert: str | None = None
 
 
 def address_text(host: str, port: int) -> str:

@@ -12,9 +12,11 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from roofleet_collector.errors import AddressInUse, RejectedBatch
+from roofleet_collector.errors import AddressInUse, CallRefused, RejectedBatch
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.keys.gate import caller
+from roofleet_collector.keys.keeper import Keys
 from roofleet_collector.presence import address_text
 from roofleet_collector.store import Receipt
 from roofleet_proto import __version__, services
@@ -50,10 +52,13 @@ _OPTIONS = [
 class GrpcServer:
     """Serves agents and clients until stopped."""
 
-    def __init__(self, ingest: Ingest, roster: Roster, catalogs: Catalogs, sql_port: int) -> None:
-        self._ingest, self._roster, self._catalogs = ingest, roster, catalogs
+    def __init__(
+        self, ingest: Ingest, roster: Roster, catalogs: Catalogs, sql_port: int, keys: Keys | None = None
+    ) -> None:
+        """Without `keys` nobody is asked who they are, and nothing is encrypted."""
+        self._ingest, self._roster, self._catalogs, self._keys = ingest, roster, catalogs, keys
         self._about = CollectorInfo(__version__, sql_port)
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[keys.gate] if keys else [])
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
         self.port = 0
@@ -73,6 +78,8 @@ class GrpcServer:
             services.DELETE_RUNS: _answer_later(services.DELETE_RUNS, self._delete_runs),
             services.LIST_JOBS: _answer(services.LIST_JOBS, lambda _: list[Job]()),
         }
+        if self._keys is not None:
+            handlers[services.JOIN] = _answer(services.JOIN, self._keys.join)
         by_service: dict[str, dict[str, Any]] = {}
         for method, handler in handlers.items():
             by_service.setdefault(f"{services.PACKAGE}.{method.service}", {})[method.name] = handler
@@ -81,12 +88,18 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            self.port = self._server.add_insecure_port(address_text(host, port))
+            self.port = self._listen(address_text(host, port))
         except RuntimeError as error:
             raise AddressInUse(f"{host}:{port} is in use or not ours: {_os_reason(host, port)}") from error
         await self._server.start()
         for name in ("", *by_service):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _listen(self, address: str) -> int:
+        credentials = self._keys.grpc_credentials() if self._keys else None
+        if credentials is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
 
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, lets the ones under way end for so long, then ends them."""
@@ -114,6 +127,7 @@ class GrpcServer:
             try:
                 async for data in requests:
                     batch = services.PUSH.decode_request(data)
+                    caller().must_own(batch.agent_id)
                     await waiting.put((batch, asyncio.wrap_future(self._ingest.take(batch))))
             except Exception as error:
                 await waiting.put(error)
@@ -158,6 +172,7 @@ class GrpcServer:
                     return
                 message = services.ATTACH.decode_request(data)
                 if isinstance(message, Hello):
+                    caller().must_be(message)
                     hello = message
                     self._roster.join(hello)
                     welcome = Welcome(__version__, services.HEARTBEAT_MS)
@@ -183,6 +198,8 @@ class Catalogs:
 
 async def _refuse(context: Any, error: Exception) -> None:
     """Ends a stream over a message; a batch that can never be taken is named."""
+    if isinstance(error, CallRefused):
+        raise error
     if isinstance(error, RejectedBatch):
         log.warning("batch %s of agent %s: %s", error.batch.sequence, error.batch.agent_id, error)
         trailing = (
@@ -206,10 +223,10 @@ def _answer(method: Method, reply: Callable[[Any], Any]) -> Any:
     async def handle(data: bytes, context: Any) -> bytes:
         try:
             request = method.decode_request(data)
+            return method.encode_reply(reply(request))
         except MalformedMessage as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
-        return method.encode_reply(reply(request))
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

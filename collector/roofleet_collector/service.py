@@ -15,6 +15,9 @@ from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
 from roofleet_collector.fleet import Roster
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.keys.keeper import Keys, kept
+from roofleet_collector.keys.opening import Protection
+from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore
@@ -32,36 +35,46 @@ async def serve(
     sql_at: tuple[str, int],
     stop: asyncio.Event,
     *,
-    ready: Callable[[Running], None] = lambda running: None,
+    protection: Protection | None = None,
+    ready: Callable[[Running, str], None] = lambda running, kept: None,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
-    Raises StoreInUse or AddressInUse before anything is served.
+    `ready` hears where it listens, and how its doors are kept. Raises StoreInUse, AddressInUse, Unprotected
+    or KeysUnreadable before anything is served.
     """
+    protection = protection or Protection()
+    tokens = Tokens(folder)
+    protection.check([grpc_at[0], sql_at[0]], tokens.exist())
     # another collector stays, everybody else lets go of the folder in a moment
     patience_s = 0.0 if running_collector(folder) else PATIENCE_S
     store = await asyncio.to_thread(open_when_free, folder, patience_s)
     try:
         rederive_outdated(store)
-        flight = FlightSqlServer(store.reader, *sql_at)
+        keys = Keys(store, tokens, protection)
+        credentials = keys.grpc_credentials()
+        flight = FlightSqlServer(store.reader, *sql_at, credentials=credentials, admit=keys.sql_door.admit)
         try:
             roster = Roster(store)
-            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port)
+            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port, keys)
             await grpc_server.start(*grpc_at)
             running = Running(
                 os.getpid(),
                 address_text(grpc_at[0], grpc_server.port),
                 address_text(sql_at[0], flight.port),
+                tls_cert=str(protection.certificates.cert.absolute()) if protection.certificates else None,
             )
-            note = leave_note(folder, running)
-            ready(running)
+            notes = [tokens.open_locally(), leave_note(folder, running)]
+            ready(running, protection.told(tokens.exist()))
             try:
-                while not stop.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
-                    await asyncio.to_thread(roster.flush)
+                async with kept(keys):
+                    while not stop.is_set():
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
+                        await asyncio.to_thread(roster.flush)
             finally:
-                note.unlink(missing_ok=True)
+                for note in notes:
+                    note.unlink(missing_ok=True)
                 await grpc_server.stop(DRAIN_S)
         finally:
             store.reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 import dash
 import waitress
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
 
+from roofleet_dashboard.guard import guard, own_names
+from roofleet_dashboard.login import Entry, Logins, UsersSource, add_login
 from roofleet_dashboard.pages import fleet, network, roofline, runs, sweeps
 from roofleet_dashboard.shell import register_shell, shell_layout
 from roofleet_dashboard.source import Source
@@ -20,11 +24,21 @@ from roofleet_dashboard.source import Source
 __all__ = ["DashboardServer", "create_app", "prepare_server", "serve"]
 
 THREADS = 8
+CONNECTIONS, ROOMY = 400, 100
+"""Connections at once, and how many there may be before idle ones are ended; a browser keeps about six."""
+IDLE_S = 30
+"""How long a connection may be idle otherwise."""
 PAGES = (fleet.PAGE, runs.PAGE, roofline.PAGE, network.PAGE, sweeps.PAGE)
 
 
-def create_app(source: Source) -> dash.Dash:
-    """The app that reads from `source`; nothing is asked of it before a browser opens a page."""
+def create_app(
+    source: Source, *, entry: Entry | None = None, answers: Callable[[str], bool] | None = None
+) -> dash.Dash:
+    """The app that reads from `source`; nothing is asked of it before a browser opens a page.
+
+    With `entry` users log in where it asks for that, and see what their token may. `answers` says which Host
+    headers are this server's; without it those of this machine alone.
+    """
     app = dash.Dash(
         __name__,
         title="Roofleet",
@@ -34,7 +48,12 @@ def create_app(source: Source) -> dash.Dash:
         suppress_callback_exceptions=True,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
-    app.layout = shell_layout(PAGES)
+    guard(app, answers or own_names("localhost"))
+    if entry is not None:
+        logins = Logins(entry)
+        source = UsersSource(logins, source)
+        add_login(app, logins)
+    app.layout = shell_layout(PAGES, leaves=entry is not None)
     register_shell(app, PAGES)
     for page in PAGES:
         page.register(app, source)
@@ -50,7 +69,14 @@ class DashboardServer:
         self._running = False
         try:
             self._server: Any = waitress.create_server(
-                app.server, map=self._sockets, host=host, port=port, threads=THREADS
+                app.server,
+                map=self._sockets,
+                host=host,
+                port=port,
+                threads=THREADS,
+                connection_limit=CONNECTIONS,
+                channel_timeout=IDLE_S,
+                cleanup_interval=5,
             )
         except OSError as error:
             wasyncore.close_all(self._sockets)
@@ -74,6 +100,7 @@ class DashboardServer:
         try:
             while not self._stopping.is_set():
                 wasyncore.loop(timeout=0.25, use_poll=True, map=self._sockets, count=1)
+                self._make_room()
         finally:
             self._close()
 
@@ -82,6 +109,16 @@ class DashboardServer:
         self._stopping.set()
         if not self._running:
             self._close()
+
+    def _make_room(self) -> None:
+        """Ends the connections that have been idle longest where there are many, whoever opened them."""
+        if len(self._sockets) < ROOMY:
+            return
+        idle = [s for s in self._sockets.values() if isinstance(s, HTTPChannel) and not s.requests]
+        now = time.time()
+        for channel in sorted(idle, key=lambda channel: channel.last_activity)[: len(idle) - ROOMY // 2]:
+            if now - channel.last_activity > 1:
+                channel.will_close = True
 
     def _close(self) -> None:
         self._server.task_dispatcher.shutdown(timeout=2)

@@ -36,8 +36,9 @@ class Page:
     register: Callable[[dash.Dash, Source], None]
 
 
-def shell_layout(pages: tuple[Page, ...]) -> Any:
-    """The frame of the whole app; the page itself comes with the first callback."""
+def shell_layout(pages: tuple[Page, ...], *, leaves: bool = False) -> Any:
+    """The frame of the whole app, with a way to log out if `leaves`; the page itself comes with the first
+    callback."""
     header = dmc.AppShellHeader(
         html.Div(
             [
@@ -54,6 +55,7 @@ def shell_layout(pages: tuple[Page, ...]) -> Any:
                     className="rf-scheme",
                     **{"aria-label": "Dark or light"},
                 ),
+                *([_leaving()] if leaves else []),
             ],
             className="rf-header",
         )
@@ -107,6 +109,11 @@ def register_shell(app: dash.Dash, pages: tuple[Page, ...]) -> None:
     @callback(app, Output(FRAME, "navbar"), Input(BURGER, "opened"))
     def open_menu(opened: bool | None) -> dict[str, Any]:
         return _navbar(bool(opened))
+
+
+def _leaving() -> Any:
+    button = html.Button("Log out", type="submit", className="rf-leave")
+    return html.Form(button, action="/logout", method="post")
 
 
 def _navbar(opened: bool) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from typing import Protocol
 
 import pyarrow as pa
 
-__all__ = ["Source", "SourceError"]
+__all__ = ["NotLetIn", "Source", "SourceError"]
 
 
 class SourceError(Exception):
     """The collector is away, or did not accept the SQL; the message says which, for the user."""
+
+
+class NotLetIn(SourceError):
+    """The collector asks for a token, or for another than it was shown."""
 
 
 class Source(Protocol):

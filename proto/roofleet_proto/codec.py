@@ -23,11 +23,14 @@ from roofleet_proto.records import (
     Hello,
     Job,
     JobProgress,
+    Joined,
+    JoinRequest,
     RunChange,
     RunIds,
     Welcome,
 )
 from roofleet_proto.tables import Table
+from roofleet_proto.wire import keys_pb2 as keys_pb
 from roofleet_proto.wire import roofleet_pb2 as pb
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -218,6 +221,28 @@ def encode_run_ids(runs: RunIds) -> bytes:
 def decode_run_ids(data: bytes) -> RunIds:
     """The request and the answer of DeleteRuns."""
     return RunIds(tuple(_parse(pb.DeleteRunsRequest, data).run_ids))
+
+
+def encode_join(request: JoinRequest) -> bytes:
+    """The request of Join."""
+    return bytes(keys_pb.JoinRequest(**_fields(request)).SerializeToString())
+
+
+def decode_join(data: bytes) -> JoinRequest:
+    """The request of Join."""
+    request: JoinRequest = _record(JoinRequest, _parse(keys_pb.JoinRequest, data))
+    return request
+
+
+def encode_joined(joined: Joined) -> bytes:
+    """The answer of Join."""
+    return bytes(keys_pb.JoinResponse(**_fields(joined)).SerializeToString())
+
+
+def decode_joined(data: bytes) -> Joined:
+    """The answer of Join."""
+    joined: Joined = _record(Joined, _parse(keys_pb.JoinResponse, data))
+    return joined
 
 
 def encode_rows(rows: pa.Table | pa.RecordBatch) -> bytes:

@@ -139,6 +139,22 @@ class RunIds:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A one-time code, and the agent that is to get a token for it."""
+
+    code: str
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The token of an agent, and what the operator called its host."""
+
+    token: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Text that the names of a listing must contain; empty for all."""
 

@@ -69,6 +69,15 @@ LIST_AGENTS = _listing("ListAgents", codec.encode_agents, codec.decode_agents)
 LIST_MODELS = _listing("ListModels", codec.encode_names, codec.decode_names)
 LIST_HARDWARE = _listing("ListHardware", codec.encode_names, codec.decode_names)
 LIST_JOBS = _listing("ListJobs", codec.encode_jobs, codec.decode_jobs)
+JOIN = Method(
+    "Keys",
+    "Join",
+    False,
+    codec.encode_join,
+    codec.decode_join,
+    codec.encode_joined,
+    codec.decode_joined,
+)
 CHANGE_RUN = Method(
     "Control",
     "ChangeRun",

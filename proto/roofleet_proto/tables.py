@@ -577,10 +577,28 @@ JOBS = Table(
     replaces=True,
 )
 
+AUDIT = Table(
+    "audit",
+    "What callers were refused, and what they changed. The same refusal within a second is one row.",
+    ("happened_at", "identity", "what"),
+    (
+        _must("happened_at", TIME, "When it was, the first time."),
+        _must("identity", TEXT, "Name of the token that was shown, or what was shown instead of one."),
+        Column("role", TEXT, "Its role: `agent`, `reader`, `operator` or `admin`; NULL where it had none."),
+        _must("what", TEXT, "What was called: a method, `SQL`, or a change of the tokens."),
+        Column("target", TEXT, "What it was about: the ids of agents, runs or jobs."),
+        _must("outcome", TEXT, "`allowed` or `refused`."),
+        Column("reason", TEXT, "Why it was refused."),
+        Column("peer", TEXT, "Where the call came from, where that is known; of refusals without the port."),
+        _must("times", INT, "How often that was."),
+    ),
+    derived=True,
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
-        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS,
+        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT,
     )
 }  # fmt: skip

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pyarrow import flight
 from tests.support import arrow_stream, bent
 
-from roofleet_collector.errors import AddressInUse, SqlError, TooManyQueries
+from roofleet_collector.errors import AddressInUse, SqlError, TooManyQueries, UnknownCaller
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.flight_sql.prepared import PreparedStatements
 from roofleet_collector.flight_sql.server import MAX_MESSAGE_BYTES
@@ -570,8 +570,21 @@ def test_many_clients_at_once(server: FlightSqlServer, reader: Reader) -> None:
 
 
 def test_tokens_open_the_door(reader: Reader) -> None:
-    """With an authorizer, a call without a token it accepts is refused, and one with it is served."""
-    with FlightSqlServer(reader, authorize=lambda token: token == "right") as server:
+    """Where somebody decides on tokens, a call with one that is let in is served, and others are refused."""
+
+    class Known:
+        name = "anna"
+
+        def check(self) -> None: ...
+
+        def end(self) -> None: ...
+
+    def admit(token: str | None, peer: str) -> Known:
+        if token != "right":
+            raise UnknownCaller("not that one", "somebody")
+        return Known()
+
+    with FlightSqlServer(reader, admit=admit) as server:
         key = DatabaseOptions.AUTHORIZATION_HEADER.value
         with connect(server, **{key: "Bearer right"}) as client:
             assert fetch(client, "SELECT 1 AS a")["a"].to_pylist() == [1]

@@ -10,8 +10,10 @@ from typing import Any
 
 import grpc
 
+from roofleet_agent.connecting import channel
 from roofleet_agent.errors import CollectorUnreachable
 from roofleet_agent.sending.spool import Spool
+from roofleet_proto.door import PLAIN, Door
 from roofleet_proto.records import Batch, Filter
 from roofleet_proto.services import GET_COLLECTOR, MAX_MESSAGE_BYTES, PUSH, REJECTED_SEQUENCE
 
@@ -30,9 +32,9 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def open_channel(address: str) -> Any:
+def open_channel(address: str, door: Door = PLAIN) -> Any:
     """A channel to a collector; it connects when it is first used."""
-    return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return channel(address, door, CHANNEL_OPTIONS)
 
 
 def wait_until_ready(channel: Any, address: str, timeout_s: float) -> None:
@@ -41,6 +43,10 @@ def wait_until_ready(channel: Any, address: str, timeout_s: float) -> None:
     try:
         GET_COLLECTOR.client(channel)(Filter(), timeout=timeout_s, wait_for_ready=True)
     except grpc.RpcError as error:
+        if error.code() in _NOT_LET_IN:
+            raise CollectorUnreachable(
+                f"the collector at {address} lets nobody in so: {error.details()}"
+            ) from None
         if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
             return  # it answers, if only that it does not know the question
         raise CollectorUnreachable(
@@ -79,6 +85,8 @@ class Uplink:
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                     raise CollectorUnreachable(_NO_COLLECTOR) from None
+                if error.code() in _NOT_LET_IN:
+                    raise CollectorUnreachable(f"the collector does not take it: {error.details()}") from None
                 window = self._after(error, window)
                 if time.monotonic() > give_up:
                     raise CollectorUnreachable(
@@ -181,6 +189,7 @@ class Uplink:
             )
 
 
+_NOT_LET_IN = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _OVER_ONE_BATCH = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _NO_COLLECTOR = (
     "what answers there is no Roofleet collector's gRPC port: name that one, 7700 unless told otherwise "

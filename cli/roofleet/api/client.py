@@ -14,6 +14,7 @@ import pyarrow as pa
 from adbc_driver_flightsql import dbapi
 
 from roofleet.errors import UserError
+from roofleet_proto.door import PLAIN, Door, NoEntry
 
 _FETCH_TIMEOUT_S = 120.0
 
@@ -22,11 +23,15 @@ class ServerAway(ConnectionError):
     """No collector answers SQL at that address."""
 
 
+class NotLetIn(UserError):
+    """The collector asks for a token, or for another than it was shown."""
+
+
 class Connection:
     """A connection to one collector; safe to use from several threads, and it heals by itself."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, door: Door = PLAIN) -> None:
+        self.address, self._door = address, door
         self._local = threading.local()
 
     def sql(self, query: str, parameters: Sequence[object] = ()) -> pa.Table:
@@ -46,6 +51,8 @@ class Connection:
                         f"{self.address} does not speak Flight SQL: name a collector's SQL port, "
                         "7701 unless told otherwise (7700 is its gRPC)"
                     ) from None
+                if error.status_code == adbc_driver_manager.AdbcStatusCode.UNAUTHENTICATED:
+                    raise NotLetIn(f"{self.address} lets nobody in so: {_message(error)}") from None
                 if not _is_away(error):
                     raise UserError(_message(error)) from None
                 # A collector that was restarted has forgotten this connection's statement: once more.
@@ -60,13 +67,29 @@ class Connection:
     def _connection(self) -> Any:
         found = getattr(self._local, "connection", None)
         if found is None:
-            options = {
-                adbc_driver_flightsql.DatabaseOptions.TIMEOUT_FETCH.value: str(_FETCH_TIMEOUT_S),
-                adbc_driver_flightsql.DatabaseOptions.TIMEOUT_QUERY.value: str(_FETCH_TIMEOUT_S),
-            }
-            found = dbapi.connect(f"grpc://{self.address}", db_kwargs=options, autocommit=True)
+            scheme = "grpc+tls" if self._door.tls else "grpc"
+            found = dbapi.connect(f"{scheme}://{self.address}", db_kwargs=self._options(), autocommit=True)
             self._local.connection = found
         return found
+
+    def _options(self) -> dict[str, str]:
+        names = adbc_driver_flightsql.DatabaseOptions
+        door = self._door
+        try:
+            token = door.shown_at(self.address)
+            files = {
+                names.TLS_ROOT_CERTS: door.pem(door.tls_ca),
+                names.MTLS_CERT_CHAIN: door.pem(door.tls_cert),
+                names.MTLS_PRIVATE_KEY: door.pem(door.tls_key),
+            }
+        except NoEntry as error:
+            raise UserError(str(error)) from None
+        options = {
+            names.TIMEOUT_FETCH: str(_FETCH_TIMEOUT_S),
+            names.TIMEOUT_QUERY: str(_FETCH_TIMEOUT_S),
+            names.AUTHORIZATION_HEADER: f"Bearer {token}" if token else None,
+        } | {name: text.decode() for name, text in files.items() if text is not None}
+        return {name.value: text for name, text in options.items() if text is not None}
 
     def close(self) -> None:
         """Ends this thread's connection."""
@@ -84,9 +107,9 @@ class Connection:
         self.close()
 
 
-def connect(address: str) -> Connection:
+def connect(address: str, door: Door = PLAIN) -> Connection:
     """A connection to the collector whose Flight SQL listens at `host:port`; it dials at the first query."""
-    return Connection(address)
+    return Connection(address, door)
 
 
 def _is_away(error: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from roofleet import console
 from roofleet.errors import UserError, needs
+from roofleet.naming.doors import door, here, local_door
 from roofleet.naming.folders import address, data_folder
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def reading(server: str | None, data: Path | None) -> Iterator[Query]:
         raise UserError("give --server or --data, not both")
     if server is not None:
         address(server)
-        with connect(server) as connection:
+        with connect(server, door()) as connection:
             yield connection.sql
         return
     folder = data_folder(data)
@@ -50,7 +51,7 @@ def asking_folder(folder: Path) -> Query:
 
         running = running_collector(folder)
         if running is not None:
-            with connect(running.sql) as connection:
+            with connect(here(running.sql, running), local_door(folder, running)) as connection:
                 return connection.sql(sql, parameters)
         needs("collector", "duckdb")
         from roofleet_collector.store.visits import holds_data, visited

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roofleet.api import client
 from roofleet.api.client import ServerAway, connect
 from roofleet.asking.reading import asking_folder
 from roofleet.errors import UserError, line_of, status_of
-from roofleet_dashboard.source import SourceError
+from roofleet.naming.doors import here, local_door
+from roofleet_dashboard.source import NotLetIn, SourceError
+from roofleet_proto.door import PLAIN, Door
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,14 +21,16 @@ if TYPE_CHECKING:
 class FlightSource:
     """Implements the dashboard's Source over Flight SQL."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._connection = connect(address)
+    def __init__(self, address: str, door: Door = PLAIN) -> None:
+        self.address, self.door = address, door
+        self._connection = connect(address, door)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Rows of one statement; SourceError if the collector is away or refuses it."""
         try:
             return self._connection.sql(sql, parameters)
+        except client.NotLetIn as error:
+            raise NotLetIn(str(error)) from error
         except (ServerAway, UserError) as error:
             raise SourceError(str(error)) from error
 
@@ -44,9 +49,9 @@ class FolderSource:
 
         running = running_collector(self._folder)
         if running is not None:
-            flight = self._flight
-            if flight is None or flight.address != running.sql:
-                flight = self._flight = FlightSource(running.sql)
+            flight, at = self._flight, (here(running.sql, running), local_door(self._folder, running))
+            if flight is None or (flight.address, flight.door) != at:
+                flight = self._flight = FlightSource(*at)
             return flight.query(sql, parameters)
         try:
             return self._ask(sql, parameters)

@@ -10,6 +10,7 @@ import typer
 
 from roofleet import console
 from roofleet.commands import completion, options
+from roofleet.commands.reaching import reaching
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import UserError, needs
 from roofleet.running.runs import check_destination, dtype_for, open_runs
@@ -23,6 +24,7 @@ BUDGET_S = 60.0
 _SEVERAL = "Given again, one for each side."
 
 
+@reaching
 def compare(
     runs: Annotated[
         list[str] | None,

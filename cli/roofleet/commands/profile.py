@@ -11,12 +11,14 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
+from roofleet.commands.reaching import reaching
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import UNREACHABLE, UserError, needs
 from roofleet.running.runs import check_destination, dtype_for, open_runs
 from roofleet_agent.workload import BUDGET_S
 
 
+@reaching
 def profile(
     model: options.Model,
     collector: options.Collector = None,

@@ -9,9 +9,11 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
+from roofleet.commands.reaching import reaching
 from roofleet.errors import FAILED, UserError
 
 
+@reaching
 def roofs(
     again: Annotated[
         bool, typer.Option("--again", help="Measure this machine's device now; what was measured stays.")

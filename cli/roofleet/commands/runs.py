@@ -14,6 +14,7 @@ import typer
 
 from roofleet import console
 from roofleet.commands import options
+from roofleet.commands.reaching import reaching
 from roofleet.errors import FAILED, UserError
 from roofleet.naming.folders import data_folder
 
@@ -50,6 +51,7 @@ Collector = Annotated[
 
 
 @runs.command("list")
+@reaching
 def list_runs(
     text: Annotated[
         str,
@@ -85,6 +87,7 @@ def list_runs(
 
 
 @runs.command()
+@reaching
 def show(
     run: options.Run = "latest",
     server: options.Server = None,
@@ -108,6 +111,7 @@ def show(
 
 
 @runs.command()
+@reaching
 def delete(
     names: options.SeveralRuns,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -131,6 +135,7 @@ def delete(
 
 
 @runs.command()
+@reaching
 def tag(
     run: options.RunNeeded,
     tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words to find it by.")],
@@ -147,6 +152,7 @@ def tag(
 
 
 @runs.command()
+@reaching
 def note(
     run: options.RunNeeded,
     text: Annotated[str, typer.Argument(help="What is to be noted; empty takes the note away.")],

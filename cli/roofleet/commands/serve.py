@@ -8,19 +8,34 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from roofleet.commands import options
-from roofleet.errors import UserError, needs
+from roofleet.commands.reaching import reaching
+from roofleet.errors import UNREACHABLE, USAGE, UserError, needs
+from roofleet.naming.doors import agents_door, door
 from roofleet.naming.folders import address, data_folder
+from roofleet_proto.door import is_here
 
 DEFAULT_GRPC = "127.0.0.1:7700"
 DEFAULT_SQL = "127.0.0.1:7701"
 DEFAULT_DASHBOARD = "127.0.0.1:7702"
 
+KEYS = "Keys"
+_NO_LOGIN = (
+    "{} is reached from other machines, and anybody there would see everything: make tokens for those who "
+    "may (`roofleet tokens create NAME --role reader`) and give the dashboard none of its own, or insist "
+    "with --insecure-no-login"
+)
+JOIN_S = 15.0
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+
+agent = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def collector(
@@ -31,34 +46,81 @@ def collector(
     sql: Annotated[
         str, typer.Option("--sql", metavar="HOST:PORT", help="Where SQL is asked, over Flight SQL.")
     ] = DEFAULT_SQL,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert", metavar="FILE", help="Certificate to show; TLS then.", rich_help_panel=KEYS
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.", rich_help_panel=KEYS)
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Ask callers for a certificate too, one that these authorities vouch for.",
+            rich_help_panel=KEYS,
+        ),
+    ] = None,
+    insecure_plaintext: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-plaintext",
+            help="Listen beyond this machine without TLS: who is on the way reads and changes everything.",
+            rich_help_panel=KEYS,
+        ),
+    ] = False,
+    insecure_no_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-tokens",
+            help="Listen beyond this machine without tokens: who reaches it reads, writes and deletes.",
+            rich_help_panel=KEYS,
+        ),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Take rows in from agents, keep them, and answer SQL.
 
-    Ctrl-C or SIGTERM ends it cleanly: what is under way is committed first.
+    Ctrl-C or SIGTERM ends it cleanly: what is under way is committed first. Beyond this machine it listens
+    with TLS and tokens only (`roofleet certs`, `roofleet tokens`); on loopback it is open to its user.
     """
     needs("collector", "duckdb")
+    from roofleet_collector.keys.opening import Protection
+    from roofleet_collector.keys.tls import Certificates
     from roofleet_collector.presence import Running
     from roofleet_collector.service import serve
 
+    certificates = None
+    if tls_cert is not None and tls_key is not None:
+        certificates = Certificates(tls_cert, tls_key, tls_ca)
+    elif tls_cert is not None or tls_key is not None or tls_ca is not None:
+        raise UserError("TLS needs a certificate and its key: give --tls-cert and --tls-key")
+    protection = Protection(certificates, insecure_plaintext, insecure_no_tokens)
     grpc_at, sql_at = address(grpc), address(sql)
     folder = data_folder(data)
     _log(verbose)
 
-    def ready(running: Running) -> None:
-        print(f"collector: gRPC on {running.grpc}, Flight SQL on {running.sql}, data in {folder}", flush=True)
+    def ready(running: Running, kept: str) -> None:
+        where = f"gRPC on {running.grpc}, Flight SQL on {running.sql}, data in {folder}"
+        print(f"collector: {where} ({kept})", flush=True)
 
     async def main() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, grpc_at, sql_at, stop, ready=ready)
+        await serve(folder, grpc_at, sql_at, stop, protection=protection, ready=ready)
 
     asyncio.run(main())
     print("collector: stopped", flush=True)
 
 
-def agent(
+@agent.callback(invoke_without_command=True)
+@reaching
+def attach(
+    context: typer.Context,
     collector: Annotated[
         str, typer.Option("--collector", metavar="HOST:PORT", help="The collector's gRPC address.")
     ] = DEFAULT_GRPC,
@@ -69,46 +131,84 @@ def agent(
 
     A collector that goes away is waited for; rows are kept in the spool meanwhile.
     """
+    if context.invoked_subcommand is not None:
+        return
     from roofleet_agent.service import AgentService
 
     address(collector)
     _log(verbose)
-    service = AgentService(collector, data_folder(data))
+    folder = data_folder(data)
+    service = AgentService(collector, folder, agents_door(folder))
     _on_end(service.stop)
     print(f"agent: sending to {collector}", flush=True)
     service.run()
     print("agent: stopped", flush=True)
 
 
+@reaching
 def dashboard(
     server: options.Server = None,
     data: options.Data = None,
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where the pages are served.")
     ] = DEFAULT_DASHBOARD,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name",
+            help="Another name that browsers know it by, such as a proxy's; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    insecure_no_login: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-login",
+            help="Show everything to everybody who reaches it, beyond this machine too.",
+        ),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve the dashboard's pages over a collector, or over a data folder alone.
 
     Without --server the data folder is shown, new runs as they come; if a collector holds it, through that.
+    Where the collector asks for tokens, users log in with theirs. With a token of the dashboard's own nobody
+    is asked, so it then serves this machine alone.
     """
     needs("dashboard", "dash")
+    from roofleet.asking.entry import FolderEntry, ServerEntry
     from roofleet.asking.pages import noted
     from roofleet.asking.reading import store_kept
     from roofleet.asking.source import FlightSource, FolderSource
     from roofleet_dashboard.app import create_app, serve
+    from roofleet_dashboard.guard import own_names
 
     if server is not None and data is not None:
         raise UserError("give --server or --data, not both")
     host, port = address(listen)
     folder = data_folder(data)
     _log(verbose)
+    way, beyond = door(), not is_here(f"{host}:{port}") or host in ("0.0.0.0", "::")
+    answers = own_names(host, host_name or ())
+    if beyond and not way.insecure_plaintext:
+        raise UserError(
+            f"{host} is reached from other machines, and pages and logins go there in plain text: listen on "
+            "loopback behind a proxy with TLS (--host-name is its name), or insist with --insecure-plaintext"
+        )
     if server is not None:
         address(server)
+        entry = None
+        if way.shown() is None and not insecure_no_login:
+            entry = ServerEntry(server, way, always=beyond)
+        if beyond and not insecure_no_login and (entry is None or entry.asks() is False):
+            raise UserError(_NO_LOGIN.format(host))
         shown = _dashboard_ready(host, f"of the collector {server}")
-        serve(create_app(FlightSource(server)), host, port, ready=shown)
+        serve(create_app(FlightSource(server, way), entry=entry, answers=answers), host, port, ready=shown)
         return
     needs("collector", "duckdb")
+    of_folder = FolderEntry(folder) if beyond and not insecure_no_login else None
+    if of_folder is not None and not of_folder.is_asked():
+        raise UserError(_NO_LOGIN.format(host))
     store_kept(folder)
     with ExitStack() as stack:
         shown = _dashboard_ready(host, f"of the runs in {folder}")
@@ -117,7 +217,12 @@ def dashboard(
             stack.enter_context(noted(folder, _pages(host, port)))
             shown(port)
 
-        serve(create_app(FolderSource(folder)), host, port, ready=note_and_show)
+        serve(
+            create_app(FolderSource(folder), entry=of_folder, answers=answers),
+            host,
+            port,
+            ready=note_and_show,
+        )
 
 
 def _dashboard_ready(host: str, of: str) -> Callable[[int], None]:
@@ -146,3 +251,42 @@ def _log(verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("waitress.queue", "grpc"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@agent.command()
+@reaching
+def join(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="What `roofleet tokens join-code` printed.")],
+    collector: Annotated[
+        str, typer.Option("--collector", metavar="HOST:PORT", help="The collector's gRPC address.")
+    ] = DEFAULT_GRPC,
+    data: options.Data = None,
+) -> None:
+    """Exchange a one-time code for this host's token, which is kept in the data folder."""
+    import grpc
+
+    from roofleet.naming.doors import AGENT_TOKEN
+    from roofleet_agent.sending.spool import AGENT_SPOOL, Spool
+    from roofleet_agent.sending.uplink import open_channel
+    from roofleet_proto.door import write_secret
+    from roofleet_proto.records import JoinRequest
+    from roofleet_proto.services import JOIN
+
+    address(collector)
+    folder = data_folder(data)
+    way = replace(door(), token=None, token_file=None)
+    if not (way.tls or way.insecure_plaintext or is_here(collector)):
+        raise UserError(f"a code is not sent to {collector} in plain text: give --tls-ca FILE")
+    spool = Spool(folder / AGENT_SPOOL)
+    spool.close()
+    with open_channel(collector, way) as channel:
+        try:
+            joined = JOIN.client(channel)(JoinRequest(code, spool.agent_id), timeout=JOIN_S)
+        except grpc.RpcError as error:
+            away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            raise UserError(
+                f"the collector at {collector} did not take the code: {error.details()}",
+                UNREACHABLE if away else USAGE,
+            ) from None
+    write_secret(folder / AGENT_TOKEN, joined.token)
+    print(f"joined as {joined.name!r}: `roofleet agent --collector {collector}` needs no more now")

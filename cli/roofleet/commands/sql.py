@@ -13,6 +13,7 @@ import typer
 from roofleet import console
 from roofleet.asking.reading import reading
 from roofleet.commands import options
+from roofleet.commands.reaching import reaching
 from roofleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+@reaching
 def sql(
     query: Annotated[
         str, typer.Argument(metavar="QUERY", help="One statement that reads; - for standard input.")

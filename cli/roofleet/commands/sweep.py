@@ -13,6 +13,7 @@ from roofleet import console
 from roofleet.commands import completion, options
 from roofleet.commands.analyze import chosen_hardware
 from roofleet.commands.grid import numbers, settings, texts
+from roofleet.commands.reaching import reaching
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
 from roofleet.running.runs import Runs, check_destination, dtype_for, open_runs
@@ -28,6 +29,7 @@ MANY = 200
 """Points of a grid that are not begun without being asked for twice."""
 
 
+@reaching
 def sweep(
     model: Annotated[
         str | None,

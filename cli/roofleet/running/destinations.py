@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roofleet.errors import UNREACHABLE, UserError, needs
+from roofleet.naming.doors import agents_door, here, local_door
+from roofleet_proto.door import Door
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,13 +67,13 @@ class NotDelivered(Exception):
 class RemoteCollector:
     """A collector at HOST:PORT; `warning` says so if it did not answer when it was first asked."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, door: Door) -> None:
         from roofleet_agent.errors import CollectorUnreachable
         from roofleet_agent.sending.uplink import open_channel, wait_until_ready
 
-        self.address = address
+        self.address, self._door = address, door
         self.collector: str | None = address
-        self._channel: Any = open_channel(address)
+        self._channel: Any = open_channel(address, door)
         self.warning = ""
         try:
             wait_until_ready(self._channel, address, REACH_S)
@@ -93,7 +95,7 @@ class RemoteCollector:
         """See Destination.query; the collector says where its SQL is."""
         from roofleet.api.client import connect
 
-        with connect(self.sql_address()) as connection:
+        with connect(self.sql_address(), self._door) as connection:
             return connection.sql(sql, parameters)
 
     def sql_address(self) -> str:
@@ -260,7 +262,7 @@ class DataFolder:
         if running is None:
             yield None
             return
-        remote = RemoteCollector(running.grpc)
+        remote = RemoteCollector(here(running.grpc, running), local_door(self._folder, running))
         try:
             yield None if remote.warning else remote
         finally:
@@ -269,7 +271,7 @@ class DataFolder:
 
 def open_destination(collector: str | None, folder: Path) -> RemoteCollector | DataFolder:
     """The collector named, else the data folder."""
-    return DataFolder(folder) if collector is None else RemoteCollector(collector)
+    return DataFolder(folder) if collector is None else RemoteCollector(collector, agents_door(folder))
 
 
 def kept(spool: Path, collector: str | None, why: str) -> UserError:

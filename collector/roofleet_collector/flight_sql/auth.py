@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
-Authorize = Callable[[str | None], bool]
-"""Given the token of a call, or None if it has none, says whether the call may go on."""
-
-
-class NotAuthenticated(Exception):
-    """The call may not go on; the message says what to send."""
+from roofleet_collector.keys.tokens import bearer_token
 
 
-def check_token(authorize: Authorize, headers: Iterable[tuple[str, str | bytes]]) -> None:
-    """Raises NotAuthenticated if the call with these headers may not go on."""
-    given = next((value for name, value in headers if name.lower() == "authorization"), "")
-    text = given.decode(errors="replace") if isinstance(given, bytes) else given
-    scheme, _, token = text.partition(" ")
-    known = token.strip() if scheme.lower() == "bearer" else None
-    if not authorize(known):
-        what = "no bearer token was given" if known is None else "the token is not known here"
-        raise NotAuthenticated(f"{what}; send it as 'authorization: Bearer <token>'")
+class Asking(Protocol):
+    """A caller who was let in, for one call."""
+
+    @property
+    def name(self) -> str | None:
+        """What it is known by; None for somebody who needs no name."""
+        ...
+
+    def check(self) -> None:
+        """CallRefused if the caller may no longer stay."""
+        ...
+
+    def end(self) -> None:
+        """The call is over."""
+        ...
+
+
+Admit = Callable[[str | None, str], Asking]
+"""Given the token of a call, or None if it has none, and where it comes from, lets it in or raises
+CallRefused."""
+
+
+def admitted(admit: Admit, headers: Iterable[tuple[str, str | bytes]], peer: str) -> Asking:
+    """Lets a call with these headers in; CallRefused if it may not go on."""
+    return admit(bearer_token(headers), peer)

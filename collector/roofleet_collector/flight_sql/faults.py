@@ -8,13 +8,15 @@ import grpc
 
 from roofleet_collector.errors import (
     CallerLeft,
+    CallRefused,
     LimitReached,
     QueryTimeout,
     SqlError,
     StatementRefused,
     StoreClosed,
+    TooMuch,
+    UnknownCaller,
 )
-from roofleet_collector.flight_sql.auth import NotAuthenticated
 from roofleet_proto.errors import MalformedMessage
 from roofleet_proto.flight_sql import CommandError
 
@@ -24,8 +26,9 @@ MAX_MESSAGE_LETTERS = 4096
 """gRPC sends a message in a header, and clients take headers of 8 or 16 KiB; it may grow threefold there."""
 
 STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], grpc.StatusCode], ...] = (
-    (NotAuthenticated, grpc.StatusCode.UNAUTHENTICATED),
-    (StatementRefused, grpc.StatusCode.PERMISSION_DENIED),
+    (UnknownCaller, grpc.StatusCode.UNAUTHENTICATED),
+    (TooMuch, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ((StatementRefused, CallRefused), grpc.StatusCode.PERMISSION_DENIED),
     (QueryTimeout, grpc.StatusCode.DEADLINE_EXCEEDED),
     (LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreClosed, grpc.StatusCode.UNAVAILABLE),

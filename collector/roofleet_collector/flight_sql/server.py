@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import grpc
 import pyarrow as pa
 
 from roofleet_collector.errors import AddressInUse, SqlError, StatementRefused
-from roofleet_collector.flight_sql.auth import Authorize, check_token
+from roofleet_collector.flight_sql.auth import Admit, Asking, admitted
 from roofleet_collector.flight_sql.faults import status_of
 from roofleet_collector.flight_sql.metadata import Reply, reply
 from roofleet_collector.flight_sql.prepared import PreparedStatements, decode_parameters, fitting_parameters
@@ -49,7 +49,7 @@ Answer = Callable[[Any, Caller], Messages]
 class FlightSqlServer:
     """Serves `reader` on `host` and `port` (0 takes a free one) as soon as it is made.
 
-    `certificates` are (certificate, key) pairs in PEM, for TLS; `authorize` decides on bearer tokens. A
+    `credentials` are gRPC's for a server with TLS; `admit` decides on bearer tokens. A
     client that does not take what it is sent is cut off after `stall_s`. What belongs to the reader stays its
     owner's: close the reader first, so that no running query delays `stop`.
 
@@ -64,15 +64,15 @@ class FlightSqlServer:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
-        certificates: Sequence[tuple[bytes, bytes]] = (),
-        authorize: Authorize | None = None,
+        credentials: Any | None = None,
+        admit: Admit | None = None,
         stall_s: float = 60,
     ) -> None:
         _probe(host, port)
         self._reader = reader
         self._catalogue = Catalogue(reader)
         self._prepared = PreparedStatements()
-        self._authorize, self._stall_s = authorize, stall_s
+        self._admit, self._stall_s = admit, stall_s
         self._watchdog = Watchdog()
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="roofleet-sql"),
@@ -94,9 +94,8 @@ class FlightSqlServer:
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(flight.SERVICE, methods)])
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            if certificates:
-                pairs = [(key, certificate) for certificate, key in certificates]
-                self.port = self._server.add_secure_port(place, grpc.ssl_server_credentials(pairs))
+            if credentials is not None:
+                self.port = self._server.add_secure_port(place, credentials)
             else:
                 self.port = self._server.add_insecure_port(place)
         except RuntimeError as error:
@@ -122,18 +121,12 @@ class FlightSqlServer:
         """A method that streams: checked, followed while the client is there, and cut off if it stalls."""
 
         def handle(request: Any, context: Any) -> Iterator[bytes]:
-            caller = Caller(_address(context.peer()))
-            context.add_callback(caller.leave)
+            peer = _address(context.peer())
             try:
-                if self._authorize is not None:
-                    check_token(self._authorize, context.invocation_metadata())
-                with contextlib.closing(answer(request, caller)) as messages:
-                    for message in messages:
-                        alarm = self._watchdog.arm(self._stall_s, context.cancel)
-                        try:
-                            yield message
-                        finally:
-                            self._watchdog.disarm(alarm)
+                with self._asking(context.invocation_metadata(), peer) as asking:
+                    caller = Caller((asking and asking.name) or peer)
+                    context.add_callback(caller.leave)
+                    yield from self._answered(answer(request, caller), asking, context)
             except Exception as error:
                 status = status_of(error)
             else:
@@ -141,6 +134,29 @@ class FlightSqlServer:
             context.abort(*status)
 
         return handle
+
+    @contextlib.contextmanager
+    def _asking(self, headers: Any, peer: str) -> Iterator[Asking | None]:
+        """Who asks, until the block ends; CallRefused if they may not."""
+        if self._admit is None:
+            yield None
+            return
+        asking = admitted(self._admit, headers, peer)
+        try:
+            yield asking
+        finally:
+            asking.end()
+
+    def _answered(self, answer: Messages, asking: Asking | None, context: Any) -> Iterator[bytes]:
+        with contextlib.closing(answer) as messages:
+            for message in messages:
+                if asking is not None:
+                    asking.check()  # a token may be revoked while its rows are read
+                alarm = self._watchdog.arm(self._stall_s, context.cancel)
+                try:
+                    yield message
+                finally:
+                    self._watchdog.disarm(alarm)
 
     def _one(self, answer: Answer) -> Any:
         """The same for a method that gives one message."""

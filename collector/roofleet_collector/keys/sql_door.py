@@ -1,0 +1,54 @@
+"""Who may ask SQL: the tokens of the data folder, at the Flight door."""
+
+from __future__ import annotations
+
+from roofleet_collector.errors import CallRefused, UnknownCaller
+from roofleet_collector.keys.audit import Audit
+from roofleet_collector.keys.identity import LOCAL, NOBODY, SQL, Identity, may
+from roofleet_collector.keys.limits import Limits
+from roofleet_collector.keys.tokens import Tokens
+
+_UNCOUNTED = (NOBODY, LOCAL)
+
+
+class Asking:
+    """A caller who was let in to ask SQL, for one call."""
+
+    def __init__(self, door: SqlDoor, identity: Identity) -> None:
+        self._door, self._identity = door, identity
+        self.name = None if identity in _UNCOUNTED else identity.name
+
+    def check(self) -> None:
+        """UnknownCaller if the caller may no longer stay."""
+        why = self._door.tokens.refusal(self._identity)
+        if why is not None:
+            raise UnknownCaller(why, self._identity.name)
+
+    def end(self) -> None:
+        """The call is over."""
+        if self.name is not None:
+            self._door.limits.close(self.name)
+
+
+class SqlDoor:
+    """Decides on calls, which come on many threads."""
+
+    def __init__(self, tokens: Tokens, audit: Audit, limits: Limits) -> None:
+        self.tokens, self._audit, self.limits = tokens, audit, limits
+
+    def admit(self, token: str | None, peer: str) -> Asking:
+        """Lets a call in; CallRefused, which is in the audit, if it may not."""
+        name, role = "", None
+        try:
+            identity = self.tokens.identify(token)
+            name, role = identity.name, identity.role.value
+            if not may(identity.role, SQL):
+                raise CallRefused(f"the role {identity.role} may not ask SQL")
+            if identity not in _UNCOUNTED:
+                self.limits.begin(name)
+                self.limits.open(name)
+        except CallRefused as error:
+            named = error.name if isinstance(error, UnknownCaller) else name
+            self._audit.refused(named, role, SQL, None, str(error), peer)
+            raise
+        return Asking(self, identity)
