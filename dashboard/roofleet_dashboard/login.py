@@ -6,7 +6,7 @@ import html
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,22 +52,22 @@ class Logins:
     def __init__(self, entry: Entry, clock: Callable[[], float] = time.monotonic) -> None:
         self._entry, self._clock = entry, clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._tries: deque[float] = deque()
+        self._minute = clock()
+        self._tries: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def is_asked(self) -> bool:
         """Whether a login is needed."""
         return self._entry.is_asked()
 
-    def enter(self, token: str) -> str:
-        """Logs in; the session's number. NotLetIn or SourceError if that cannot be."""
+    def enter(self, token: str, address: str = "") -> str:
+        """Logs in from an address; the session's number. NotLetIn or SourceError if that cannot be."""
         with self._lock:
-            now = self._clock()
-            while self._tries and now - self._tries[0] > 60:
-                self._tries.popleft()
-            if len(self._tries) >= TRIES_PER_MINUTE:
+            if self._clock() - self._minute > 60:
+                self._minute, self._tries = self._clock(), Counter()
+            self._tries[address] += 1
+            if self._tries[address] > TRIES_PER_MINUTE:
                 raise SourceError("many tokens were tried just now: wait a minute")
-            self._tries.append(now)
         source = self._entry.enter(token)
         number = secrets.token_urlsafe(32)
         with self._lock:
@@ -139,7 +139,9 @@ def add_login(app: dash.Dash, logins: Logins) -> None:
             return "this form is sent from its own page only", 403
         following = flask.request.form.get("next", "/")
         try:
-            number = logins.enter(flask.request.form.get("token", "").strip()[:500])
+            number = logins.enter(
+                flask.request.form.get("token", "").strip()[:500], flask.request.remote_addr or ""
+            )
         except SourceError as error:
             return _page(following, str(error)), 401
         flask.session.clear()
