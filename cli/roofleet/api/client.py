@@ -51,7 +51,7 @@ class Connection:
                         f"{self.address} does not speak Flight SQL: name a collector's SQL port, "
                         "7701 unless told otherwise (7700 is its gRPC)"
                     ) from None
-                if error.status_code == adbc_driver_manager.AdbcStatusCode.UNAUTHENTICATED:
+                if _is_not_let_in(error):
                     raise NotLetIn(f"{self.address} lets nobody in so: {_message(error)}") from None
                 if not _is_away(error):
                     raise UserError(_message(error)) from None
@@ -110,6 +110,13 @@ class Connection:
 def connect(address: str, door: Door = PLAIN) -> Connection:
     """A connection to the collector whose Flight SQL listens at `host:port`; it dials at the first query."""
     return Connection(address, door)
+
+
+def _is_not_let_in(error: Any) -> bool:
+    status, codes = error.status_code, adbc_driver_manager.AdbcStatusCode
+    return status == codes.UNAUTHENTICATED or (
+        status == codes.UNAUTHORIZED and "may not ask SQL" in str(error)  # else it is the statement
+    )
 
 
 def _is_away(error: Any) -> bool:

@@ -82,7 +82,7 @@ def profile(
         settle_hub(request, offline=offline, tokenizer=prompt is not None or quality_text is not None)
     if quality_text is not None and request.weights == "random":
         console.warn("the weights are random, and what they predict means nothing: no quality will be known")
-    from roofleet.api.client import ServerAway
+    from roofleet.api.client import NotLetIn, ServerAway
     from roofleet.asking.pages import way_to_pages
     from roofleet.reports.run import print_run, run_row
     from roofleet_agent.registry import find_device
@@ -108,7 +108,7 @@ def profile(
                 print(json.dumps(run_row(runs.query, run_id), default=str))
             else:
                 print_run(console.out(), runs.query, run_id, way_to_pages(run_id, data, runs.sql_address()))
-        except ServerAway as error:
+        except (ServerAway, NotLetIn) as error:
             raise UserError(
                 f"run {run_id} is stored, but its summary could not be read: {error}", UNREACHABLE
             ) from None
