@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +22,9 @@ class NoEntry(ValueError):
 class Door:
     """What a caller brings along.
 
-    `tls_ca` holds the authorities that the collector's certificate may be from; giving it means TLS.
-    `tls_cert` and `tls_key` are the caller's own certificate, for collectors that ask for one.
+    `tls_ca` holds the authorities that the collector's certificate may be from; SYSTEM are those that this
+    machine trusts. `tls_cert` and `tls_key` are the caller's own certificate, for collectors that ask for
+    one. Either means TLS.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -34,14 +37,12 @@ class Door:
     @property
     def tls(self) -> bool:
         """Whether the way is encrypted."""
-        return self.tls_ca is not None
+        return self.tls_ca is not None or self.tls_cert is not None
 
     def check(self) -> None:
         """NoEntry if the parts do not fit together or a file cannot be read."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise NoEntry("a certificate of your own is two files: give --tls-cert and --tls-key")
-        if self.tls_cert is not None and not self.tls:
-            raise NoEntry("a certificate of your own needs --tls-ca, what the collector's is checked against")
         self.shown()
         self.pem(self.tls_ca), self.pem(self.tls_cert), self.pem(self.tls_key)
 
@@ -89,6 +90,11 @@ def is_here(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def certificate_digest(pem: str) -> str:
+    """The SHA-256 of a certificate, by which it is recognised; ValueError if that is none."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -148,10 +148,12 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The token of an agent, and what the operator called its host."""
+    """The token of an agent, what the operator called its host, and, with TLS, the authority of the
+    collector's certificate in PEM."""
 
     token: str
     name: str
+    authority: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pyarrow import flight
 from tests.support import arrow_stream, bent
 
-from roofleet_collector.errors import AddressInUse, SqlError, TooManyQueries, UnknownCaller
+from roofleet_collector.errors import AddressInUse, CollectorError, SqlError, TooManyQueries, UnknownCaller
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.flight_sql.prepared import PreparedStatements
 from roofleet_collector.flight_sql.server import MAX_MESSAGE_BYTES
@@ -576,6 +576,8 @@ def test_tokens_open_the_door(reader: Reader) -> None:
         name = "anna"
 
         def check(self) -> None: ...
+
+        def failed(self, error: CollectorError) -> None: ...
 
         def end(self) -> None: ...
 

@@ -265,6 +265,9 @@ def test_refusals_and_changes_are_in_the_audit(fleet: Fleet) -> None:
 
     eventually(has("identity = 'operator' AND what = 'DeleteRuns' AND target = 'no such run' AND times = 1"))
     eventually(has("identity = 'reader' AND role = 'reader' AND what = 'DeleteRuns' AND outcome = 'refused'"))
+    with pytest.raises(UserError):
+        fleet.sql("reader", "DELETE FROM runs")
+    eventually(has("identity = 'reader' AND what = 'SQL' AND outcome = 'refused'"))
     eventually(has("what = 'create token' AND target LIKE 'honest%'"))
     everything = "".join(fleet.sql("reader", "SELECT audit::VARCHAR FROM audit"))
     assert not [text for text in fleet.shown.values() if text in everything or text[-20:] in everything]

@@ -101,6 +101,13 @@ def test_a_host_joins_with_a_code_over_mutual_tls(tmp_path: Path) -> None:
         again = roofleet(*joining, data=host)
         assert again.returncode == 2
         assert "used before" in again.stderr
+        other = tmp_path / "other"
+        known = out_of("tokens", "join-code", "lab2", data=data)
+        join = ("agent", "join", "--collector", fleet.grpc, *own)
+        strange = roofleet(*join, known[:-1] + ("0" if known[-1] != "0" else "1"), data=other)
+        assert "not the collector that the code is for" in strange.stderr
+        assert "lab2" in out_of(*join, known, data=other)  # without --tls-ca: the code says whom to trust
+        assert (other / "agent-ca.pem").read_text() == (certs / "ca.pem").read_text()
 
         ask = ("sql", "SELECT count(*) AS n FROM readings", "--format", "csv", "--server", fleet.sql)
 

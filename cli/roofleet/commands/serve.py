@@ -262,10 +262,14 @@ def join(
     ] = DEFAULT_GRPC,
     data: options.Data = None,
 ) -> None:
-    """Exchange a one-time code for this host's token, which is kept in the data folder."""
+    """Exchange a one-time code for this host's token, which is kept in the data folder.
+
+    A code that says how to know the collector needs no --tls-ca: the authority comes with the token.
+    """
     import grpc
 
-    from roofleet.naming.doors import AGENT_TOKEN
+    from roofleet.naming.doors import AGENT_AUTHORITY, AGENT_TOKEN
+    from roofleet.running.recognizing import recognized
     from roofleet_agent.sending.spool import AGENT_SPOOL, Spool
     from roofleet_agent.sending.uplink import open_channel
     from roofleet_proto.door import write_secret
@@ -275,6 +279,10 @@ def join(
     address(collector)
     folder = data_folder(data)
     way = replace(door(), token=None, token_file=None)
+    code, _, known_by = code.partition(".")
+    if known_by and way.tls_ca is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        way = replace(way, tls_ca=recognized(collector, known_by, folder))
     if not (way.tls or way.insecure_plaintext or is_here(collector)):
         raise UserError(f"a code is not sent to {collector} in plain text: give --tls-ca FILE")
     spool = Spool(folder / AGENT_SPOOL)
@@ -289,4 +297,6 @@ def join(
                 UNREACHABLE if away else USAGE,
             ) from None
     write_secret(folder / AGENT_TOKEN, joined.token)
+    if known_by and joined.authority:
+        write_secret(folder / AGENT_AUTHORITY, joined.authority)
     print(f"joined as {joined.name!r}: `roofleet agent --collector {collector}` needs no more now")

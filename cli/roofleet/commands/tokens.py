@@ -150,11 +150,31 @@ def join_code(
     expires: Annotated[
         str, typer.Option("--expires", metavar="TIME", help="How long its token is good: 90d, or never.")
     ] = "never",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            metavar="FILE",
+            help="The collector's certificate, by which the host will know it. Default: that of the "
+            "collector that runs on the data folder.",
+            show_default=False,
+        ),
+    ] = None,
     output: Output = None,
     data: options.Data = None,
 ) -> None:
-    """Make a code that a host exchanges, once, for its agent's token: `roofleet agent join CODE`."""
+    """Make a code that a host exchanges, once, for its agent's token: `roofleet agent join CODE`.
+
+    The code also says what certificate the collector has, so that the host needs nothing else.
+    """
+    from roofleet_collector.keys.tls import fingerprint
+    from roofleet_collector.presence import running_collector
+
     valid_s = seconds_of(valid)
+    running = running_collector(data_folder(data))
+    if tls_cert is None and running is not None and running.tls_cert is not None:
+        tls_cert = Path(running.tls_cert)
+    known_by = "" if tls_cert is None else f".{fingerprint(tls_cert)}"
     if valid_s is None:
         raise UserError("a code that never expires is a token: give --valid a time")
     try:
@@ -163,7 +183,7 @@ def join_code(
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    _hand_over(code, output)
+    _hand_over(code + known_by, output)
 
 
 def seconds_of(text: str) -> float | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AGENT_TOKEN = "agent.token"
 """Where `roofleet agent join` leaves the token in the agent's folder."""
+AGENT_AUTHORITY = "agent-ca.pem"
+"""Where it leaves what the collector's certificate is checked against."""
 
 _given = Door()
 
@@ -58,8 +60,12 @@ def door(given: Door | None = None) -> Door:
 def agents_door(folder: Path) -> Door:
     """The same for an agent, whose folder holds its token if it has joined."""
     found = door()
-    joined = folder / AGENT_TOKEN
-    return replace(found, token_file=joined) if found.shown() is None and joined.exists() else found
+    joined, authority = folder / AGENT_TOKEN, folder / AGENT_AUTHORITY
+    if found.shown() is None and joined.exists():
+        found = replace(found, token_file=joined)
+        if found.tls_ca is None and authority.exists():
+            found = replace(found, tls_ca=authority)
+    return found
 
 
 def local_door(folder: Path, running: Running) -> Door:
@@ -69,7 +75,7 @@ def local_door(folder: Path, running: Running) -> Door:
     local = folder / "collector.token"
     if os.access(local, os.R_OK):
         found = replace(found, token_file=local, token=None)
-    if running.tls_cert is not None and not found.tls:
+    if running.tls_cert is not None and found.tls_ca is None:
         found = replace(found, tls_ca=Path(running.tls_cert))
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from roofleet_collector.errors import CollectorError
 from roofleet_collector.keys.tokens import bearer_token
 
 
@@ -18,6 +19,10 @@ class Asking(Protocol):
 
     def check(self) -> None:
         """CallRefused if the caller may no longer stay."""
+        ...
+
+    def failed(self, error: CollectorError) -> None:
+        """The call did not get what it asked for."""
         ...
 
     def end(self) -> None:

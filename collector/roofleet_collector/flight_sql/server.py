@@ -17,7 +17,7 @@ from typing import Any, Self
 import grpc
 import pyarrow as pa
 
-from roofleet_collector.errors import AddressInUse, SqlError, StatementRefused
+from roofleet_collector.errors import AddressInUse, CollectorError, SqlError, StatementRefused
 from roofleet_collector.flight_sql.auth import Admit, Asking, admitted
 from roofleet_collector.flight_sql.faults import status_of
 from roofleet_collector.flight_sql.metadata import Reply, reply
@@ -144,6 +144,9 @@ class FlightSqlServer:
         asking = admitted(self._admit, headers, peer)
         try:
             yield asking
+        except CollectorError as error:
+            asking.failed(error)
+            raise
         finally:
             asking.end()
 

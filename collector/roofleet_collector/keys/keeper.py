@@ -14,7 +14,7 @@ from roofleet_collector.keys.identity import check_id
 from roofleet_collector.keys.limits import Limits
 from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.sql_door import SqlDoor
-from roofleet_collector.keys.tls import grpc_credentials
+from roofleet_collector.keys.tls import authority_of, grpc_credentials
 from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.store import Store
 from roofleet_proto.records import Joined, JoinRequest
@@ -51,7 +51,8 @@ class Keys:
             except TooMuch:
                 raise TooMuch("many codes were tried just now; wait a minute") from None
             token, name = self.tokens.join(request.code, request.agent_id)
-        return Joined(token, name)
+        files = self.protection.certificates
+        return Joined(token, name, authority_of(files.cert.read_text()) if files else "")
 
     async def keep(self) -> None:
         """Ends what may no longer stay and writes the audit, until it is cancelled."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from roofleet_collector.errors import CallRefused, UnknownCaller
+from roofleet_collector.errors import (
+    CallRefused,
+    CollectorError,
+    LimitReached,
+    StatementRefused,
+    UnknownCaller,
+)
 from roofleet_collector.keys.audit import Audit
 from roofleet_collector.keys.identity import LOCAL, NOBODY, SQL, Identity, may
 from roofleet_collector.keys.limits import Limits
@@ -14,8 +20,8 @@ _UNCOUNTED = (NOBODY, LOCAL)
 class Asking:
     """A caller who was let in to ask SQL, for one call."""
 
-    def __init__(self, door: SqlDoor, identity: Identity) -> None:
-        self._door, self._identity = door, identity
+    def __init__(self, door: SqlDoor, identity: Identity, peer: str) -> None:
+        self._door, self._identity, self._peer = door, identity, peer
         self.name = None if identity in _UNCOUNTED else identity.name
 
     def check(self) -> None:
@@ -23,6 +29,11 @@ class Asking:
         why = self._door.tokens.refusal(self._identity)
         if why is not None:
             raise UnknownCaller(why, self._identity.name)
+
+    def failed(self, error: CollectorError) -> None:
+        """Notes it in the audit if it was a refusal, and no mistake."""
+        if isinstance(error, (CallRefused, StatementRefused, LimitReached)):
+            self._door.note(self._identity, self._peer, error)
 
     def end(self) -> None:
         """The call is over."""
@@ -51,4 +62,8 @@ class SqlDoor:
             named = error.name if isinstance(error, UnknownCaller) else name
             self._audit.refused(named, role, SQL, None, str(error), peer)
             raise
-        return Asking(self, identity)
+        return Asking(self, identity, peer)
+
+    def note(self, identity: Identity, peer: str, error: CollectorError) -> None:
+        """A call that was let in and refused all the same."""
+        self._audit.refused(identity.name, identity.role.value, SQL, None, str(error), peer)

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from roofleet_collector.errors import KeysUnreadable
+from roofleet_proto.door import certificate_digest
 
 log = logging.getLogger(__name__)
 
@@ -91,3 +92,19 @@ def grpc_credentials(files: Certificates) -> Any:
     return grpc.dynamic_ssl_server_credentials(
         configuration(renewing.pems), fetch, require_client_authentication=files.ca is not None
     )
+
+
+def authority_of(chain: str) -> str:
+    """What vouches for the first certificate of a chain in PEM: those after it, or else itself."""
+    ends = "-----END CERTIFICATE-----"
+    parts = [part.strip() + f"\n{ends}\n" for part in chain.split(ends)[:-1]]
+    return "".join(parts[1:] or parts)
+
+
+def fingerprint(cert: Path) -> str:
+    """The SHA-256 of the certificate in a file, or of the first of several; KeysUnreadable without one."""
+    try:
+        first, end, _ = cert.read_text().partition("-----END CERTIFICATE-----")
+        return certificate_digest(first[first.index("-----BEGIN") :] + end)
+    except (OSError, ValueError) as error:
+        raise KeysUnreadable(f"{cert} holds no certificate: {error}") from None

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eroofleet_proto/wire/keys.proto\x12\x0broofleet.v1\"-\n\x0bJoinRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"+\n\x0cJoinResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t2C\n\x04Keys\x12;\n\x04Join\x12\x18.roofleet.v1.JoinRequest\x1a\x19.roofleet.v1.JoinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eroofleet_proto/wire/keys.proto\x12\x0broofleet.v1\"-\n\x0bJoinRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\">\n\x0cJoinResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tauthority\x18\x03 \x01(\t2C\n\x04Keys\x12;\n\x04Join\x12\x18.roofleet.v1.JoinRequest\x1a\x19.roofleet.v1.JoinResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,7 +24,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINREQUEST']._serialized_start=47
   _globals['_JOINREQUEST']._serialized_end=92
   _globals['_JOINRESPONSE']._serialized_start=94
-  _globals['_JOINRESPONSE']._serialized_end=137
-  _globals['_KEYS']._serialized_start=139
-  _globals['_KEYS']._serialized_end=206
+  _globals['_JOINRESPONSE']._serialized_end=156
+  _globals['_KEYS']._serialized_start=158
+  _globals['_KEYS']._serialized_end=225
 # @@protoc_insertion_point(module_scope)

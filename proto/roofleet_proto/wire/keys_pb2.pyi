@@ -13,9 +13,11 @@ class JoinRequest(_message.Message):
     def __init__(self, code: _Optional[str] = ..., agent_id: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("token", "name")
+    __slots__ = ("token", "name", "authority")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     token: str
     name: str
-    def __init__(self, token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    authority: str
+    def __init__(self, token: _Optional[str] = ..., name: _Optional[str] = ..., authority: _Optional[str] = ...) -> None: ...
