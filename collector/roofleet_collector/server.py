@@ -42,6 +42,9 @@ WINDOW = 64
 _OPTIONS = [
     ("grpc.max_receive_message_length", services.MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # a second collector on the port must fail, not share it
+    # a connection that was cut without a word is let go, with what it counts for in the limits of its caller
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # agents ping every 30 s
     ("grpc.keepalive_permit_without_calls", 1),
     # gRPC measures the bandwidth of a busy stream by pings of its own: an agent is not cut off for them

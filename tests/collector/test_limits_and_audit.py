@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from roofleet_collector.keys.audit import MOST_KINDS, Audit
 from roofleet_collector.keys.identity import Role
 from roofleet_collector.keys.limits import CALLERS, Limits
 from roofleet_collector.keys.opening import Protection, is_loopback
+from roofleet_collector.keys.sql_door import SqlDoor
 from roofleet_collector.keys.tls import Certificates
 from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.store import DuckDBStore
@@ -104,6 +106,26 @@ def test_commands_on_tokens_are_in_the_audit(store: DuckDBStore, tmp_path: Path)
         ("create token", "allowed"),
         ("revoke token", "allowed"),
     ]
+
+
+def test_a_query_ends_with_the_right_to_it(store: DuckDBStore, tmp_path: Path) -> None:
+    """A revoked token ends what runs for it, also while the engine has nothing to show yet; others go on."""
+    tokens = Tokens(tmp_path / "keys")
+    texts = {name: tokens.create(name, Role.reader) for name in ("anna", "bert")}
+    door = SqlDoor(tokens, Audit(store, tokens), Limits(streams=1))
+    ended: list[str] = []
+    asking = {name: door.admit(text, "ipv4:10.0.0.7") for name, text in texts.items()}
+    for name, call in asking.items():
+        call.goes_with(partial(ended.append, name))
+    door.look()
+    assert ended == []
+    tokens.revoke("anna")
+    door.look()
+    assert ended == ["anna"]
+    with pytest.raises(TooMuch):
+        door.admit(texts["bert"], "ipv4:10.0.0.7")
+    asking["bert"].end()
+    door.admit(texts["bert"], "ipv4:10.0.0.7").end()
 
 
 FILES = Certificates(Path("c"), Path("k"))

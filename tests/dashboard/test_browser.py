@@ -437,3 +437,32 @@ def test_a_point_of_a_sweep_leads_to_its_run(browser: Browser) -> None:
     browser.open("/sweeps")
     browser.click("#sweeps-table tbody tr:nth-child(2) a")
     assert browser.find(f"[data-run='{SWEEP}-fp32-4']")
+
+
+def test_a_user_logs_in_and_out(browser: Browser, fleet: Fleet) -> None:
+    """The login leads to the page that was asked for, and leaving leads back to it."""
+
+    class Entry:
+        def is_asked(self) -> bool:
+            return True
+
+        def enter(self, token: str) -> StoreSource:
+            return fleet.source
+
+    server = prepare_server(create_app(fleet.source, entry=Entry()))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        asked = Browser(browser.driver, f"http://127.0.0.1:{server.port}")
+        asked.open("/sweeps")
+        asked.find("#token").send_keys("a token")
+        asked.click("button[type=submit]")
+        asked.until(lambda: urlsplit(asked.driver.current_url).path == "/sweeps")
+        asked.find("#shell-page h1")
+        asked.click(".rf-leave")
+        asked.find("#token")
+        asked.note_hosts()
+    finally:
+        server.stop()
+        thread.join(10)
+    assert len(asked.hosts) == 1

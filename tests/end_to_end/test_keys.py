@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.processes import running
 from tests.support import collector, eventually, roofleet, start_collector
 
 import roofleet as api
+from roofleet.asking.source import FlightSource
 from roofleet.errors import UserError
+from roofleet_proto.door import Door
 
 WAY = ("ROOFLEET_TLS_CA", "ROOFLEET_TLS_CERT", "ROOFLEET_TLS_KEY", "ROOFLEET_TOKEN", "ROOFLEET_TOKEN_FILE")
 
@@ -184,3 +187,71 @@ def test_the_wrong_key_is_told(tmp_path: Path) -> None:
                 str(certs / "b.key"),
             ),
         )
+
+
+def test_the_dashboard_hands_on_its_users_rights(tmp_path: Path) -> None:
+    """Where the collector asks for tokens users log in with theirs: a reader sees the pages until the token
+    is revoked, an agent or a stranger does not. A folder with tokens is as a collector."""
+    pytest.importorskip("dash")
+    from roofleet.asking.entry import FolderEntry, ServerEntry
+    from roofleet_dashboard.app import create_app
+    from roofleet_dashboard.source import NotLetIn, SourceError
+
+    data = tmp_path / "data"
+    anna, lab1 = (
+        out_of("tokens", "create", name, "--role", role, data=data)
+        for name, role in (("anna", "reader"), ("lab1", "agent"))
+    )
+    with collector(data) as fleet:
+        server = ServerEntry(fleet.sql, Door())
+        for entry in (server, FolderEntry(data)):
+            assert entry.is_asked()
+            for wrong in (lab1, "rft_00000000_" + "A" * 43, "", "é"):
+                with pytest.raises(NotLetIn):
+                    entry.enter(wrong)
+        sources = [entry.enter(anna) for entry in (server, FolderEntry(data))]
+        for source in sources:
+            assert source.query("SELECT 42 AS a").to_pylist() == [{"a": 42}]
+        browser = create_app(FlightSource(fleet.sql), entry=server).server.test_client()
+        assert browser.get("/").status_code == 302
+        assert browser.post("/login", data={"token": lab1}).status_code == 401
+        assert browser.post("/login", data={"token": anna}).status_code == 302
+        assert browser.get("/").status_code == 200
+        out_of("tokens", "revoke", "anna", data=data)
+
+        def is_shut(source: Any) -> bool:
+            try:
+                source.query("SELECT 1")
+            except NotLetIn:
+                return True
+            return False
+
+        for source in sources:
+            eventually(lambda source=source: is_shut(source))
+    with collector(tmp_path / "open") as fleet:
+        assert not ServerEntry(fleet.sql, Door()).is_asked()
+        beyond = ServerEntry(fleet.sql, Door(), always=True)
+        assert beyond.is_asked()
+        with pytest.raises(SourceError, match="asks nobody"):
+            beyond.enter("anything")
+
+
+BEYOND = ("dashboard", "--listen", "0.0.0.0:0")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "proxy with TLS"),
+        (("--insecure-plaintext",), "--insecure-no-login"),
+        (("--insecure-plaintext", "--server", "127.0.0.1:9"), "--insecure-no-login"),
+    ],
+)
+def test_the_dashboard_opens_to_others_with_a_login_only(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    """Beyond loopback it wants a proxy with TLS and a login, or its operator insists by name."""
+    token = {"ROOFLEET_TOKEN": "anything"} if "--server" in options else {}
+    refused = roofleet(*BEYOND, *options, data=tmp_path, **token)
+    assert refused.returncode == 2
+    assert said in refused.stderr

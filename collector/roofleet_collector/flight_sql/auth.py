@@ -17,6 +17,10 @@ class Asking(Protocol):
         """What it is known by; None for somebody who needs no name."""
         ...
 
+    def goes_with(self, leave: Callable[[], None]) -> None:
+        """What is called, from another thread, when the caller may no longer stay."""
+        ...
+
     def check(self) -> None:
         """CallRefused if the caller may no longer stay."""
         ...

@@ -80,6 +80,8 @@ class FlightSqlServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.keepalive_time_ms", 30_000),  # a client that was cut off without a word has left
+                ("grpc.keepalive_timeout_ms", 10_000),
             ],
         )
         methods = {
@@ -126,6 +128,8 @@ class FlightSqlServer:
                 with self._asking(context.invocation_metadata(), peer) as asking:
                     caller = Caller((asking and asking.name) or peer)
                     context.add_callback(caller.leave)
+                    if asking is not None:
+                        asking.goes_with(caller.leave)
                     yield from self._answered(answer(request, caller), asking, context)
             except Exception as error:
                 status = status_of(error)

@@ -66,6 +66,7 @@ class Keys:
             self._write()
 
     def _write(self) -> None:
+        self.sql_door.look()
         try:
             self.audit.flush()
         except Exception as error:

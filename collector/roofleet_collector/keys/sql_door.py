@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from roofleet_collector.errors import (
     CallRefused,
     CollectorError,
@@ -17,12 +19,20 @@ from roofleet_collector.keys.tokens import Tokens
 _UNCOUNTED = (NOBODY, LOCAL)
 
 
+def _nothing() -> None: ...
+
+
 class Asking:
     """A caller who was let in to ask SQL, for one call."""
 
     def __init__(self, door: SqlDoor, identity: Identity, peer: str) -> None:
         self._door, self._identity, self._peer = door, identity, peer
+        self.leave: Callable[[], None] = _nothing
         self.name = None if identity in _UNCOUNTED else identity.name
+
+    def goes_with(self, leave: Callable[[], None]) -> None:
+        """What is called, from another thread, when the caller may no longer stay."""
+        self.leave = leave
 
     def check(self) -> None:
         """UnknownCaller if the caller may no longer stay."""
@@ -37,6 +47,7 @@ class Asking:
 
     def end(self) -> None:
         """The call is over."""
+        self._door.inside.discard(self)
         if self.name is not None:
             self._door.limits.close(self.name)
 
@@ -46,6 +57,7 @@ class SqlDoor:
 
     def __init__(self, tokens: Tokens, audit: Audit, limits: Limits) -> None:
         self.tokens, self._audit, self.limits = tokens, audit, limits
+        self.inside: set[Asking] = set()
 
     def admit(self, token: str | None, peer: str) -> Asking:
         """Lets a call in; CallRefused, which is in the audit, if it may not."""
@@ -62,7 +74,17 @@ class SqlDoor:
             named = error.name if isinstance(error, UnknownCaller) else name
             self._audit.refused(named, role, SQL, None, str(error), peer)
             raise
-        return Asking(self, identity, peer)
+        asking = Asking(self, identity, peer)
+        self.inside.add(asking)
+        return asking
+
+    def look(self) -> None:
+        """Ends the queries of those who may no longer stay, also while the engine works for them."""
+        for asking in list(self.inside):
+            try:
+                asking.check()
+            except UnknownCaller:
+                asking.leave()
 
     def note(self, identity: Identity, peer: str, error: CollectorError) -> None:
         """A call that was let in and refused all the same."""
