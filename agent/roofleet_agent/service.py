@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from roofleet_agent.registry import discover_devices
 from roofleet_agent.roofs.remembered import remembered_roofs
 from roofleet_agent.rows import Sink, table_of
 from roofleet_agent.sending.attach import Attachment
+from roofleet_agent.sending.dropping import Limits
+from roofleet_agent.sending.kept import Kept
 from roofleet_agent.sending.spool import AGENT_SPOOL, Spool, run_spool
 from roofleet_agent.sending.uplink import Uplink, open_channel
 from roofleet_proto import __version__
@@ -25,8 +28,8 @@ from roofleet_proto.records import Hello
 log = logging.getLogger(__name__)
 
 READING_PERIOD_S = 1.0
-MAX_SPOOLED_READINGS_BYTES = 64 * 1024 * 1024
-"""With a collector that stays away readings are kept up to here, then no longer taken: about 17 hours."""
+LIMITS = Limits(size_bytes=512 * 2**20, age_s=30 * 86_400.0)
+"""What a collector that stays away costs at most: of readings about six days of one device a second."""
 
 
 def register(sink: Sink, agent_id: str, devices: list[Device]) -> None:
@@ -62,9 +65,9 @@ class AgentService:
     in the folder itself, or keep for another collector, is none of its business.
     """
 
-    def __init__(self, collector: str, folder: Path, door: Door = PLAIN) -> None:
+    def __init__(self, collector: str, folder: Path, door: Door = PLAIN, limits: Limits = LIMITS) -> None:
         self._folder = folder
-        self._spool = Spool(folder / AGENT_SPOOL)
+        self._spool = Spool(folder / AGENT_SPOOL, limits)
         self._kept = run_spool(folder, collector)
         self._kept_spool: Spool | None = None
         self._channel: Any = open_channel(collector, door)
@@ -73,7 +76,7 @@ class AgentService:
         self._attachment = Attachment(hello, self._spool, self._channel)
         self._uplinks: list[Uplink] = []
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._attachment.run, name="roofleet-attach", daemon=True)]
+        self._threads = [Kept("roofleet-attach", self._attachment.run)]
 
     def stop(self) -> None:
         """Asks `run` to end."""
@@ -92,27 +95,23 @@ class AgentService:
                 log.info("%s: no %s (%s)", device.info.name, gauge, why)
         self._threads[0].start()
         self._send(self._spool)
-        full = False
+        unwritten = _Unwritten()
         while not self._stopping.wait(READING_PERIOD_S):
+            for thread in self._threads:
+                thread.start_again_if_ended()
             try:
                 if self._kept_spool is None and self._kept.exists():
                     self._kept_spool = Spool(self._kept)
                     self._send(self._kept_spool)
-                if self._spool.size_bytes() < MAX_SPOOLED_READINGS_BYTES:
-                    take_readings(self._spool, self._devices)
-                    full = False
-                elif not full:
-                    log.warning("the spool is full: readings are not kept until the collector is back")
-                    full = True
+                take_readings(self._spool, self._devices)
+                unwritten.report(self._spool)
             except SpoolUnusable as error:
-                if not full:
-                    log.warning("%s; readings are not kept until it is", error)
-                full = True
+                unwritten.add(len(self._devices), error)
         for uplink in self._uplinks:
             uplink.stop()
         self._attachment.stop()
         for thread in self._threads:
-            thread.join(timeout=2)
+            thread.join(timeout_s=2)
         self._channel.close()
         self._spool.close()
         if self._kept_spool is not None:
@@ -120,7 +119,29 @@ class AgentService:
 
     def _send(self, spool: Spool) -> None:
         uplink = Uplink(spool, self._channel)
-        thread = threading.Thread(target=uplink.run, name="roofleet-uplink", daemon=True)
+        thread = Kept("roofleet-uplink", uplink.run)
         self._uplinks.append(uplink)
         self._threads.append(thread)
         thread.start()
+
+
+class _Unwritten:
+    """Readings that the disk did not take: counted, said once, and reported when it takes them again."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._since = 0.0
+
+    def add(self, rows: int, error: SpoolUnusable) -> None:
+        """So many were not kept."""
+        if not self._rows:
+            self._since = time.time()
+            log.warning("%s; readings are not kept until it is", error)
+        self._rows += rows
+
+    def report(self, spool: Spool) -> None:
+        """The disk takes rows."""
+        if self._rows:
+            spool.lost("readings", self._rows, self._since)
+            log.warning("%d readings were not kept meanwhile", self._rows)
+            self._rows = 0

@@ -595,10 +595,26 @@ AUDIT = Table(
     derived=True,
 )
 
+LOSSES = Table(
+    "losses",
+    "Rows that an agent let go of before they were sent, by its policy or because its disk took none.",
+    ("loss_id",),
+    (
+        _must("loss_id", TEXT, "Identity of the report."),
+        _must("agent_id", TEXT, "The agent that reports it."),
+        _must("table_name", TEXT, "Table the rows were of."),
+        _must("reason", TEXT, "`full`, `age`, or `disk` where the disk took none."),
+        _must("rows", INT, "Rows that are gone."),
+        _must("batches", INT, "Batches that they were in; 0 where they were in none yet."),
+        _must("first_at", TIME, "When the first of them was written."),
+        _must("last_at", TIME, "When the last of them was written."),
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
-        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT,
+        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES,
     )
 }  # fmt: skip

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from hypothesis.strategies import integers
+from hypothesis.strategies import floats, integers, sampled_from
 from tests.support import spans
 
+from roofleet_agent.errors import SpoolUnusable
+from roofleet_agent.rows import table_of
 from roofleet_agent.sending import spool as spool_module
+from roofleet_agent.sending.dropping import Limits
 from roofleet_agent.sending.spool import ROWS_PER_BATCH, Spool
-from roofleet_proto.codec import decode_rows
+from roofleet_proto.codec import decode_rows, encode_rows
 from roofleet_proto.tables import TABLES
+
+
+def readings(rows: int, first: int = 0) -> pa.Table:
+    """Rows of readings, a second apart."""
+    begin = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return table_of(
+        "readings",
+        [
+            {"device_id": "d", "read_at": begin + dt.timedelta(seconds=first + n), "utilization": 0.5}
+            for n in range(rows)
+        ],
+    )
 
 
 def test_rows_are_cut_into_batches_of_a_few_thousand(tmp_path: Path) -> None:
@@ -86,6 +104,133 @@ def test_what_is_set_aside_is_out_of_the_way_and_kept(tmp_path: Path) -> None:
     assert bad not in [b.sequence for b in spool.pending()]
     assert spool.set_aside_reasons() == [(bad, "spans", "no such table")]
     assert spool.count() == 1
+
+
+def test_a_full_spool_lets_go_of_the_oldest_readings_and_then_of_the_oldest_of_others(tmp_path: Path) -> None:
+    """What is gone is counted by table and reason, and what is left fits the limit."""
+    size = len(encode_rows(readings(1)))
+    spool = Spool(tmp_path / "spool.sqlite", Limits(size_bytes=4 * size))
+    for number in range(3):
+        spool.write("readings", readings(1, first=number))
+    spool.write("spans", spans(1))
+    held = [b.table for b in spool.pending()]
+    assert held == ["readings"] * (len(held) - 1) + ["spans"]
+    for number in range(6):
+        spool.write("spans", spans(1, first=number))
+    assert "readings" not in [b.table for b in spool.pending()]
+    assert spool.size_bytes() <= 4 * size
+    gone = {(d.table, d.reason): d.rows for d in spool.dropped()}
+    assert gone[("readings", "full")] == 3
+    assert gone[("spans", "full")] == 7 - spool.count()
+
+
+def test_a_reading_never_takes_the_place_of_a_run(tmp_path: Path) -> None:
+    """Where only other rows are left to go, the reading is what goes."""
+    spool = Spool(tmp_path / "spool.sqlite", Limits(size_bytes=2 * len(encode_rows(spans(1)))))
+    spool.write("spans", spans(1))
+    spool.write("spans", spans(1, first=1))
+    spool.write("readings", readings(1))
+    assert [b.table for b in spool.pending()] == ["spans", "spans"]
+    assert [(d.table, d.rows) for d in spool.dropped()] == [("readings", 1)]
+
+
+def test_what_waited_too_long_goes_and_what_a_clock_that_was_not_set_wrote_stays(tmp_path: Path) -> None:
+    """Age is counted from the writing; a batch of 1970 was written before the clock was set."""
+    spool = Spool(tmp_path / "spool.sqlite", Limits(age_s=3600))
+    for at in (0.0, 1.7e9, None):
+        spool.write("spans", spans(1))
+        spool._db.execute("UPDATE batches SET written_at = ? WHERE sequence = ?", [at, spool.last_sequence()])
+    spool._aged_at = 0.0
+    spool.write("spans", spans(2))
+    assert spool.count() == 3
+    assert [(d.reason, d.rows) for d in spool.dropped()] == [("age", 1)]
+
+
+def test_what_is_gone_is_reported_as_rows_once(tmp_path: Path) -> None:
+    """The report is a batch like all others; the counters begin anew with it."""
+    spool = Spool(tmp_path / "spool.sqlite")
+    spool.lost("readings", 5, since=1.7e9)
+    spool.lost("readings", 2, since=1.6e9)
+    spool.report_dropped()
+    spool.report_dropped()
+    (batch,) = spool.pending()
+    (row,) = decode_rows(batch.arrow_ipc, TABLES["losses"]).to_pylist()
+    assert (row["table_name"], row["reason"], row["rows"]) == ("readings", "disk", 7)
+    assert row["first_at"].timestamp() == 1.6e9
+    assert spool.dropped() == []
+
+
+def test_a_file_of_the_version_before_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    """Identity and batches stay, and the bytes that it holds are known."""
+    path = tmp_path / "spool.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "CREATE TABLE identity (agent_id TEXT NOT NULL); INSERT INTO identity VALUES ('old-agent');"
+            "CREATE TABLE batches (sequence INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, "
+            "table_name TEXT NOT NULL, rows INTEGER NOT NULL, arrow_ipc BLOB NOT NULL);"
+        )
+        db.execute("INSERT INTO batches VALUES (7, 3, 'spans', 1, ?)", [encode_rows(spans(1))])
+    db.close()
+    spool = Spool(path)
+    assert [b.key for b in spool.pending()] == [("old-agent", 3, 7)]
+    assert spool.size_bytes() == len(encode_rows(spans(1)))
+    assert spool.replaced is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b"no database at all" * 100),
+        lambda path: sqlite3.connect(path).execute("CREATE TABLE recipes (soup TEXT)").connection.close(),
+        lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 99").connection.close(),
+    ],
+    ids=["bytes", "another program's", "of a newer version"],
+)
+def test_a_file_that_is_no_spool_is_kept_under_another_name(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    """It is said, nothing of it is lost, and a new spool takes its place."""
+    path = tmp_path / "spool.sqlite"
+    make(path)
+    before = path.read_bytes()
+    spool = Spool(path)
+    spool.write("spans", spans(1))
+    (aside,) = tmp_path.glob("spool.sqlite.aside-*")
+    assert aside.read_bytes() == before
+    assert aside.name in (spool.replaced or "")
+    assert spool.count() == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=floats(0, 1, exclude_max=True), how=sampled_from(["cut", "flip"]), bit=integers(0, 7))
+def test_whatever_byte_is_lost_or_changed_no_wrong_row_comes_out(place: float, how: str, bit: int) -> None:
+    """A spool that is cut anywhere, or has any bit flipped, opens or is replaced; what it gives is what was
+    written; and it takes new rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spool.sqlite"
+        spool = Spool(path)
+        for number in range(4):
+            spool.write("spans", spans(20, first=20 * number))
+        written = {b.arrow_ipc for b in spool.pending()}
+        spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        spool.close()
+        data = bytearray(path.read_bytes())
+        at = int(place * len(data))
+        if how == "cut":
+            del data[at:]
+        else:
+            data[at] ^= 1 << bit
+        path.write_bytes(data)
+        again = Spool(path)
+        for _ in range(3):  # what is damaged deep inside may be found at the first use
+            with suppress(SpoolUnusable):
+                assert {b.arrow_ipc for b in again.pending()} <= written
+        for _ in range(2):
+            with suppress(SpoolUnusable):
+                again.write("spans", spans(1, first=1000))
+                break
+        assert encode_rows(spans(1, first=1000)) in {b.arrow_ipc for b in again.pending(limit=100)}
+        again.close()
 
 
 class SpoolHistory(RuleBasedStateMachine):

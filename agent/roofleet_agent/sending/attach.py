@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from roofleet_agent.sending.pauses import Pauses
 from roofleet_agent.sending.spool import Spool
 from roofleet_proto.records import AgentMessage, Heartbeat, Hello, Welcome
 from roofleet_proto.services import ATTACH, HEARTBEAT_MS
@@ -31,18 +32,17 @@ class Attachment:
 
     def run(self) -> None:
         """Attaches, and does so again when the collector went away."""
-        pause_s = 0.5
+        pauses = Pauses()
         while not self._stopping.is_set():
             try:
                 for message in self._attach(self._messages()):
                     if isinstance(message, Welcome):
                         self._heartbeat_s = message.heartbeat_ms / 1000
-                        pause_s = 0.5
+                        pauses = Pauses()
                         log.info("attached to a collector of version %s", message.collector_version)
             except grpc.RpcError as error:
                 log.debug("attachment ended: %s", error.details())
-            self._stopping.wait(pause_s)
-            pause_s = min(pause_s * 2, 5.0)
+            self._stopping.wait(pauses.next_s())
 
     def _messages(self) -> Iterator[AgentMessage]:
         yield self._hello

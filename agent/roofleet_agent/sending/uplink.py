@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 
 from roofleet_agent.connecting import channel
-from roofleet_agent.errors import CollectorUnreachable
+from roofleet_agent.errors import CollectorUnreachable, SpoolUnusable
+from roofleet_agent.sending.pauses import Pauses
 from roofleet_agent.sending.spool import Spool
 from roofleet_proto.door import PLAIN, Door
 from roofleet_proto.records import Batch, Filter
@@ -21,6 +22,12 @@ log = logging.getLogger(__name__)
 
 WINDOW = 32
 """Batches sent and not yet acknowledged: enough to keep the collector's commits full."""
+
+LIVE = 8
+"""Batches that came in since the stream began, of those that are taken from the spool at a time."""
+
+REPORT_S = 60.0
+"""How often a collector that takes rows is told of those that were let go of."""
 
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -56,7 +63,10 @@ def wait_until_ready(channel: Any, address: str, timeout_s: float) -> None:
 
 
 class Uplink:
-    """Sends what a spool holds, oldest first."""
+    """Sends what a spool holds: what comes in while it is connected first, and twice as much of what waited.
+
+    So a page shows what is now, soon after an outage, and the backlog shrinks however much comes in.
+    """
 
     def __init__(self, spool: Spool, channel: Any) -> None:
         self._spool = spool
@@ -98,18 +108,20 @@ class Uplink:
 
     def run(self) -> None:
         """Sends rows as they come until `stop`; waits for a collector that is away."""
-        window, pause_s = WINDOW, 0.5
+        window, pauses = WINDOW, Pauses()
         while not self._stopping.is_set():
             try:
                 # A narrow stream looks for the batch at fault; once it is through, the next is wide again.
                 self._stream(window, follow=window == WINDOW)
-                window, pause_s = WINDOW, 0.5
+                window, pauses = WINDOW, Pauses()
+            except SpoolUnusable as error:
+                self._say_once(str(error))
+                self._stopping.wait(pauses.next_s())
             except grpc.RpcError as error:
                 self._say(error)
                 window = self._after(error, window)
                 if error.code() not in _OVER_ONE_BATCH:
-                    self._stopping.wait(pause_s)
-                    pause_s = min(pause_s * 2, 5.0)
+                    self._stopping.wait(pauses.next_s())
 
     def _stream(self, window: int, *, follow: bool, patience_s: float | None = None) -> None:
         """One Push stream, until the spool is empty or, with `follow`, until the uplink is stopped.
@@ -121,11 +133,15 @@ class Uplink:
         self._under_way.clear()
         call = self._push(self._requests(credit, ended, follow=follow))
         progress = [time.monotonic()]
+        reported_at = float("-inf")
         if patience_s is not None:
             threading.Thread(target=_watch, args=(call, progress, ended, patience_s), daemon=True).start()
         try:
             for ack in call:
                 self._spool.acknowledge([ack.sequence])
+                if time.monotonic() - reported_at > REPORT_S:  # it is there: it hears what is gone
+                    reported_at = time.monotonic()
+                    self._spool.report_dropped()
                 if ack.sequence in self._under_way:
                     self._under_way.remove(ack.sequence)
                 credit.release()
@@ -140,21 +156,24 @@ class Uplink:
         self, credit: threading.Semaphore, ended: threading.Event, *, follow: bool
     ) -> Iterator[Batch]:
         """What is to be sent; gRPC takes from it on a thread of its own."""
-        last = 0
+        waited = now = self._spool.last_sequence()  # of what waited, and of what comes in meanwhile
+        sent = 0
         while not ended.is_set():
-            batches = self._spool.pending(after=last)
-            if not batches:
+            live = self._spool.pending(after=now, limit=LIVE)
+            backlog = self._spool.pending(after=sent, until=waited, limit=2 * LIVE)
+            if not live and not backlog:
                 if not follow or self._stopping.is_set():
                     return
                 self._spool.wait(0.2)
                 continue
-            for batch in batches:
+            for batch in (*live, *backlog):
                 credit.acquire()
                 if ended.is_set():
                     return
                 self._under_way.append(batch.sequence)
                 yield batch
-                last = batch.sequence
+            now = live[-1].sequence if live else now
+            sent = backlog[-1].sequence if backlog else sent
 
     def _after(self, error: Any, window: int) -> int:
         """What a broken stream means for the next: how many batches may be under way on it."""
@@ -177,16 +196,20 @@ class Uplink:
 
     def _say(self, error: Any) -> None:
         """Logs why nothing gets through, once for each reason."""
-        reason = error.code().name
-        if reason == self._said or error.code() in _OVER_ONE_BATCH:
+        if error.code() in _OVER_ONE_BATCH:
             return
-        self._said = reason
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-            log.error(_NO_COLLECTOR)
-        else:
+            self._say_once(_NO_COLLECTOR)
+        elif self._said != error.code().name:
             log.warning(
                 "the collector does not take rows (%s); they wait in %s", _reason(error), self._spool.path
             )
+            self._said = error.code().name
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            log.error(text)
+        self._said = text
 
 
 _NOT_LET_IN = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
