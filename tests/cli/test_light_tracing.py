@@ -28,6 +28,7 @@ ANALYZE = (
 
 
 def test_an_analysis_loads_no_compiler_and_finds_what_one_with_everything_loaded_finds() -> None:
+    """Figures and words are the same to the digit."""
     light, loaded = printed(ANALYZE).splitlines()
     whole, all_loaded = printed("import torch._dynamo, transformers.modeling_layers\n" + ANALYZE).splitlines()
     assert loaded == "[]"
@@ -36,6 +37,7 @@ def test_an_analysis_loads_no_compiler_and_finds_what_one_with_everything_loaded
 
 
 def test_a_module_that_was_stood_in_for_is_there_as_soon_as_more_is_asked_of_it() -> None:
+    """What is imported and compiled while only tracing is expected works, and so does everything after."""
     said = printed(
         "from roofleet.analyzing.importing import tracing_alone\n"
         "with tracing_alone():\n"
