@@ -21,6 +21,7 @@ from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore
+from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.visits import PATIENCE_S, open_when_free
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,12 @@ async def serve(
     *,
     protection: Protection | None = None,
     ready: Callable[[Running, str], None] = lambda running, kept: None,
+    limits: Limits | None = None,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
-    `ready` hears where it listens, and how its doors are kept. Raises StoreInUse, AddressInUse, Unprotected
-    or KeysUnreadable before anything is served.
+    `ready` hears where it listens, and how its doors are kept; `limits` are those of queries at the SQL door.
+    Raises StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served.
     """
     protection = protection or Protection()
     tokens = Tokens(folder)
@@ -53,7 +55,12 @@ async def serve(
         rederive_outdated(store)
         keys = Keys(store, tokens, protection)
         credentials = keys.grpc_credentials()
-        flight = FlightSqlServer(store.reader, *sql_at, credentials=credentials, admit=keys.sql_door.admit)
+        reader = store.door(limits)
+        try:
+            flight = FlightSqlServer(reader, *sql_at, credentials=credentials, admit=keys.sql_door.admit)
+        except BaseException:
+            reader.close()
+            raise
         try:
             roster = Roster(store)
             grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port, keys)
@@ -77,7 +84,7 @@ async def serve(
                     note.unlink(missing_ok=True)
                 await grpc_server.stop(DRAIN_S)
         finally:
-            store.reader.close()
+            reader.close()
             await asyncio.to_thread(flight.stop)
     finally:
         store.close()

@@ -32,7 +32,8 @@ from roofleet_collector.flight_sql.prepared import PreparedStatements
 from roofleet_collector.flight_sql.server import MAX_MESSAGE_BYTES
 from roofleet_collector.store.caller import Caller
 from roofleet_collector.store.limits import Limits
-from roofleet_collector.store.reader import PreparedSelect, Reader, lock_down
+from roofleet_collector.store.locks import lock_down
+from roofleet_collector.store.reader import PreparedSelect, Reader
 from roofleet_collector.store.rows import Parameters, Rows
 from roofleet_proto import flight_sql as fs
 from roofleet_proto.flight import SERVICE

@@ -18,7 +18,8 @@ from tests.support import eventually
 from roofleet_collector.errors import QueryTimeout, SqlError, StatementRefused, StoreClosed
 from roofleet_collector.store.catalogue import Catalogue
 from roofleet_collector.store.limits import Limits
-from roofleet_collector.store.reader import Reader, lock_down
+from roofleet_collector.store.locks import lock_down
+from roofleet_collector.store.reader import Reader
 
 ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000) b"
 

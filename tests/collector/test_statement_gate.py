@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import spans
 
-from roofleet_collector.errors import SqlError, StatementRefused
+from roofleet_collector.errors import CollectorError, SqlError, StatementRefused
+from roofleet_collector.store import Append, DuckDBStore
+from roofleet_collector.store.apart import Apart
+from roofleet_collector.store.limits import MEBIBYTE, Limits
 from roofleet_collector.store.statements import REFUSED_FUNCTIONS, TABLE_FUNCTIONS, check
 from roofleet_collector.store.text import MAX_SQL_BYTES, plain_text
 
@@ -109,6 +116,47 @@ DOES_MORE = [
     "PIVOT t ON i USING count(*)",
     "",
     "-- nothing",
+]
+
+
+A_TEXT = "SELECT path AS s FROM spans"
+for _ in range(30):
+    A_TEXT = f"SELECT s || s AS s FROM ({A_TEXT})"
+COLUMNS = "SELECT *, * FROM spans"
+for _ in range(25):
+    COLUMNS = f"SELECT *, * FROM ({COLUMNS})"
+DOUBLED = ", ".join(f"a{i} AS (SELECT l.x FROM a{i - 1} l, a{i - 1} r)" for i in range(1, 31))
+
+BOUNDED = [
+    f"WITH a0 AS (SELECT 1 AS x UNION ALL SELECT 2), {DOUBLED} SELECT count(*) FROM a30",
+    "SELECT 1 AS a0, " + ", ".join(f"a{i} + a{i} AS a{i + 1}" for i in range(30)),
+    f"SELECT max(length(s)) FROM ({A_TEXT})",
+    COLUMNS,
+    f"DESCRIBE {COLUMNS}",
+    "SUMMARIZE FROM range(100000000000)",
+    "SELECT levenshtein(repeat('ab', 500000), repeat('ba', 500000))",
+    "SELECT levenshtein(repeat(path, 100000), repeat('ba', 500000)) FROM spans",
+    "SELECT path FROM spans WHERE repeat(path, 100000) GLOB '*a*b*c*d*e*f*!'",
+    "SELECT path FROM spans WHERE repeat(path, 100000) LIKE '%a%b%c%d%e%f%!'",
+    "SELECT max(length(regexp_replace(repeat(path, 100000), '', repeat('b', 1000000), 'g'))) FROM spans",
+    "SELECT repeat('x', 1000000000)",
+    "SELECT length(repeat(path, 1000000000)) FROM spans",
+    "SELECT lpad(path, 2000000000, 'y') FROM spans",
+    "SELECT format('{:1000000000}', self_ns) FROM spans",
+    "SELECT list_transform(range(1000000000), lambda x: x + 1)",
+    "SELECT unnest(range(10000000000))",
+    "WITH RECURSIVE r AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM r) SELECT count(*) FROM r",
+    "WITH RECURSIVE r AS (SELECT 'x' AS a UNION ALL SELECT a || a FROM r) SELECT max(length(a)) FROM r",
+    "SELECT count(*) FROM range(1000000000) a, range(1000000000) b",
+    "SELECT * FROM range(1000000000000) a ORDER BY hash(a.range)",
+    "SELECT * FROM range(1000000000000)",
+    "SELECT count(DISTINCT range) FROM range(1000000000000)",
+    "SELECT string_agg(range::VARCHAR, ',') FROM range(1000000000000)",
+    "SELECT list(range) FROM range(1000000000000)",
+    "SELECT row_number() OVER (ORDER BY range) FROM range(1000000000000)",
+    "SELECT " + "(" * 150 + "1" + ")" * 150,
+    "SELECT " + "(SELECT " * 150 + "1" + ")" * 150,
+    "SELECT 1" + " UNION ALL SELECT 1" * 3000,
 ]
 
 
@@ -269,6 +317,44 @@ def test_the_gate_takes_time_in_proportion(
         return time.process_time() - began
 
     assert seconds(32_000) < 24 * seconds(4_000) + 0.2
+
+
+@pytest.mark.slow
+def test_a_writer_goes_on_whatever_is_asked(tmp_path: Path) -> None:
+    """Each statement made to write, to read files or never to end is refused or bounded, and every row that a
+    writer sends meanwhile is stored once."""
+    store = DuckDBStore(tmp_path)
+    store.append(Append({"spans": spans(500)})).result()
+    door = store.door(Limits(timeout_s=0.5, max_bytes=64 * MEBIBYTE), Apart(700 * MEBIBYTE, plan_s=0.5))
+    asked, stop = [*DOES_MORE, *BOUNDED], threading.Event()
+    assert len(asked) > 60
+    sent = 0
+
+    def write() -> None:
+        nonlocal sent
+        while not stop.is_set():
+            store.append(Append({"spans": spans(16)}, key=("agent", 1, sent + 1))).result()
+            sent += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    answered = []
+    try:
+        for sql in asked:
+            try:
+                deque(door.query(sql), maxlen=0)
+                answered.append(sql)
+            except CollectorError:
+                pass
+            assert door.open_queries == 0, sql
+    finally:
+        stop.set()
+        writer.join()
+        door.close()
+    assert not set(answered) - set(BOUNDED)
+    assert store.query("SELECT count(*) AS n FROM spans").read_all()["n"].to_pylist() == [500 + 16 * sent]
+    assert sent > 10
+    store.close()
 
 
 TEXT = """

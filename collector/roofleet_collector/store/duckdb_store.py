@@ -15,11 +15,13 @@ import pyarrow as pa
 
 from roofleet_collector.errors import StoreInUse, StoreUnreadable
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
+from roofleet_collector.store.apart import Apart
 from roofleet_collector.store.contract import Append, Receipt
 from roofleet_collector.store.engine import connect, is_of_a_newer_version
 from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
 from roofleet_collector.store.limits import Limits, bound
-from roofleet_collector.store.reader import Reader, lock_down
+from roofleet_collector.store.locks import lock_down
+from roofleet_collector.store.reader import Reader
 from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import is_current, migrate
 from roofleet_collector.store.writer import Writer
@@ -33,12 +35,12 @@ class DuckDBStore:
     """Implements Store on `<folder>/roofleet.duckdb`, which is made if it is not there.
 
     With `read_only` several processes may hold it at once; a file that this version has not laid its views
-    in is opened for writing all the same, once. `limits` bound what queries may take.
+    in is opened for writing all the same, once.
 
     Raises StoreInUse if another process holds the file, StoreUnreadable if it cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ class DuckDBStore:
             self._connection.close()
             raise
         self._deleted = deleted_runs(self._connection)
-        self.reader = Reader(self._connection, limits)
+        self.reader = Reader(self._connection)
         self._writer = Writer(self._connection.cursor())
         self._closing = threading.Lock()
 
@@ -142,6 +144,10 @@ class DuckDBStore:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""
         return self.reader.query(sql, parameters)
+
+    def door(self, limits: Limits | None = None, apart: Apart | None = None) -> Reader:
+        """A reader for statements of whoever may ask; close it before the store."""
+        return Reader(self._connection, limits, apart or Apart())
 
     def close(self) -> None:
         """See Store.close."""

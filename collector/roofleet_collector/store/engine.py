@@ -78,5 +78,17 @@ def with_place(cursor: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error)
     return error
 
 
+def arguments(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a function is given, in the tree that `json_serialize_sql` makes of a statement."""
+    if "arguments" in node:  # version 2
+        return [argument["expression"] for argument in node["arguments"]]
+    return list(node.get("children", ()))
+
+
+def constant(node: dict[str, Any]) -> object:
+    """The value of a constant in such a tree; a number may be a text."""
+    return (node.get("value") or {}).get("value", (node.get("literal") or {}).get("text"))
+
+
 def _values(parameters: Parameters) -> Any:
     return dict(parameters) if isinstance(parameters, Mapping) else list(parameters)

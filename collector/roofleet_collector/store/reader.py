@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.store.apart import Apart, Copy
 from roofleet_collector.store.caller import Caller
-from roofleet_collector.store.engine import Parameters, ask, relation, schema_of, with_place
+from roofleet_collector.store.engine import Parameters, ask, stream
+from roofleet_collector.store.functions import LIKE, simple_pattern
 from roofleet_collector.store.limits import Limits, Places
 from roofleet_collector.store.plain import plain_schema
-from roofleet_collector.store.rows import Rows
+from roofleet_collector.store.rows import BATCH_ROWS, Rows
+from roofleet_collector.store.shape import guesses, shape
 from roofleet_collector.store.statements import Select, check
 from roofleet_collector.store.watchdog import Watchdog
-
-LOCKS = (
-    "SET GLOBAL TimeZone = 'UTC'",  # a plain SET would not reach the cursors that queries run on
-    "SET GLOBAL python_enable_replacements = false",
-    "SET GLOBAL autoload_known_extensions = false",
-    "SET GLOBAL autoinstall_known_extensions = false",
-    "SET GLOBAL allow_community_extensions = false",
-    "SET GLOBAL allow_persistent_secrets = false",
-    "SET GLOBAL enable_external_access = false",
-    "SET GLOBAL lock_configuration = true",
-)
 
 REMEMBERED, REMEMBERED_SQL = 256, 8192
 """How many checked statements are kept, and the longest of them."""
 
-
-def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
-    """Closes the database off from files, the network and Python's variables, for good.
-
-    Afterwards every connection to this database is closed off, its configuration cannot be changed, and
-    timestamps are in UTC. Arrow tables that a connection registers by name can still be read by it.
-    """
-    for statement in LOCKS:
-        connection.execute(statement)
+RELATIONS_SQL = """
+SELECT if(is_view, 'VIEW', 'TABLE'), name, columns
+FROM (
+    SELECT table_name AS name, list(column_name ORDER BY column_index) AS columns,
+        table_name IN (SELECT view_name FROM duckdb_views()) AS is_view
+    FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main' GROUP BY table_name
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -61,9 +51,18 @@ class PreparedSelect:
 
 
 class Reader:
-    """Runs read-only SQL on the database of `connection`, from any number of threads, within limits."""
+    """Runs read-only SQL on the database of `connection`, from any number of threads, within limits.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, limits: Limits | None = None) -> None:
+    With `apart` each statement is planned first by a process that can be ended, and runs there if the engine
+    might not let itself be interrupted; the database must be the store's. Closing the reader closes it.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        limits: Limits | None = None,
+        apart: Apart | None = None,
+    ) -> None:
         self._connection = connection
         self._limits = Limits() if limits is None else limits
         self._places = Places(self._limits)
@@ -72,6 +71,8 @@ class Reader:
         self._lock = threading.Lock()
         self._closed = False
         self._checked: dict[str, Select] = {}
+        self._apart = apart
+        self._planned: set[tuple[object, ...]] = set()
 
     def query(self, sql: str, parameters: Parameters = (), caller: Caller | None = None) -> Rows:
         """The rows of one statement, as they are at this moment; what is written later is not seen.
@@ -85,7 +86,11 @@ class Reader:
         """
         rows, select = self._begin(sql, caller)
         try:
-            return rows.start(select.sql, _fitting(select, parameters))
+            values = _fitting(select, parameters)
+            self._plan(rows, select, values)
+            if self._apart is not None and runs_apart(select, values):
+                return rows.read(lambda: self._run_apart(rows, select, values))
+            return rows.start(select.sql, values)
         except BaseException:
             rows.close()  # now: the error's trace would keep it alive for as long as somebody looks at it
             raise
@@ -98,7 +103,14 @@ class Reader:
         with rows:
             if parameters is not None:
                 parameters = _fitting(select, parameters)
-            schema = rows.run(lambda: _schema(rows.cursor, select, parameters))
+            tried = guesses(select) if parameters is None else [parameters]
+            apart = self._apart
+            if apart is not None and any(runs_apart(select, values) for values in tried):
+                schema = rows.run(lambda: apart.shape(select, parameters, rows.ending))
+            else:
+                for values in tried:
+                    self._plan(rows, select, values)
+                schema = rows.run(lambda: shape(rows.cursor, select, parameters))
         takes = pa.schema([pa.field(name, pa.string()) for name in select.parameters])
         return PreparedSelect(select.sql, plain_schema(schema), takes)
 
@@ -132,6 +144,8 @@ class Reader:
             running = list(self._open)
         for rows in running:
             rows.end(StoreClosed("the store was closed while the query ran"))
+        if self._apart is not None:
+            self._apart.close()
         self._watchdog.close()
 
     def _begin(self, sql: str, caller: Caller | None) -> tuple[Rows, Select]:
@@ -153,6 +167,44 @@ class Reader:
                 self._checked.clear()
             self._checked[sql] = select
 
+    def _plan(self, rows: Rows, select: Select, values: Parameters) -> None:
+        """Has a statement planned apart, once for each set of types: the planner cannot be interrupted."""
+        if self._apart is None:
+            return
+        apart = self._apart
+        given = values.items() if isinstance(values, Mapping) else enumerate(values)
+        key = (select.sql, *((name, type(value)) for name, value in given))
+        if key not in self._planned:
+            if runs_apart(select, values):
+                rows.run(lambda: apart.shape(select, values, rows.ending))
+            else:
+                rows.run(lambda: apart.plan(select, values, rows.ending))
+            if len(self._planned) >= REMEMBERED:
+                self._planned.clear()
+            if len(select.sql) <= REMEMBERED_SQL:
+                self._planned.add(key)
+
+    def _run_apart(self, rows: Rows, select: Select, values: Parameters) -> object:
+        assert self._apart is not None
+        return self._apart.run(select, values, _copies(rows.cursor, select), rows.ending)
+
+
+def _copies(cursor: duckdb.DuckDBPyConnection, select: Select) -> Iterator[Copy]:
+    """What a statement reads: the columns that it names of the tables and views that it names."""
+    for kind, name, columns in ask(cursor, RELATIONS_SQL):
+        if name.lower() in select.words:
+            every = "*" in select.words
+            wanted = [column for column in columns if every or column.lower() in select.words] or columns[:1]
+            listed = ", ".join(f'"{column}"' for column in wanted)
+            yield Copy(kind, name, stream(cursor, f'SELECT {listed} FROM main."{name}"', (), BATCH_ROWS))
+
+
+def runs_apart(select: Select, values: Parameters) -> bool:
+    """Whether the engine might not let itself be interrupted while it runs a statement with these values."""
+    given = values.values() if isinstance(values, Mapping) else values
+    likes = not select.words.isdisjoint(LIKE)
+    return select.apart or (likes and not all(simple_pattern(value) for value in given))
+
 
 def _fitting(select: Select, parameters: Parameters) -> Parameters:
     """The values, if they are those that the statement takes: by name if it names them, else by place."""
@@ -167,42 +219,3 @@ def _fitting(select: Select, parameters: Parameters) -> Parameters:
         given = sorted(parameters) if isinstance(parameters, Mapping) else f"{len(parameters)} without names"
         raise SqlError(f"the statement takes parameters named {', '.join(takes)}; given are {given}")
     raise SqlError(f"the statement takes {len(takes)} parameters, given are {len(parameters)}")
-
-
-def _schema(cursor: duckdb.DuckDBPyConnection, select: Select, parameters: Parameters | None) -> pa.Schema:
-    try:
-        if not select.parameters:
-            return schema_of(relation(cursor, select.sql))
-        if parameters is not None:
-            return _schema_with(cursor, select, parameters)
-        return _guess_schema(cursor, select)
-    except duckdb.Error as error:
-        raise with_place(cursor, select.sql, error) from error
-
-
-def _schema_with(cursor: duckdb.DuckDBPyConnection, select: Select, values: Parameters) -> pa.Schema:
-    if select.explains:
-        return relation(cursor, select.sql, values).to_arrow_table().schema
-    schema = relation(cursor, f"SELECT * FROM (\n{select.sql}\n) LIMIT 0", values).to_arrow_table().schema
-    if not any(re.search(r"_\d+$", name) for name in schema.names):
-        return schema
-    # A subquery renames the second of two columns `a` to `a_1`, the statement itself does not.
-    try:
-        described = ask(cursor, f"DESCRIBE {select.sql}", values)
-    except duckdb.ParserException:
-        return schema  # itself a DESCRIBE, SHOW or SUMMARIZE, whose columns have names of their own
-    return pa.schema([field.with_name(row[0]) for field, row in zip(schema, described, strict=True)])
-
-
-def _guess_schema(cursor: duckdb.DuckDBPyConnection, select: Select) -> pa.Schema:
-    # Some functions accept no NULL while they are bound; then a number may do.
-    for guess in (None, 1):
-        values = dict.fromkeys(select.parameters, guess) if select.named else [guess] * len(select.parameters)
-        try:
-            return _schema_with(cursor, select, values)
-        except duckdb.Error as error:
-            problem = error
-    if select.explains:
-        raise problem
-    ask(cursor, f"PREPARE roofleet_statement AS {select.sql}")  # raises if it is wrong for every value
-    return pa.schema([])

@@ -56,7 +56,11 @@ class Rows:
 
     def start(self, sql: str, parameters: Parameters = ()) -> Self:
         """Begins the query; returns when its first rows are there."""
-        self._reader = self.run(lambda: stream(self.cursor, sql, parameters, BATCH_ROWS))
+        return self.read(lambda: stream(self.cursor, sql, parameters, BATCH_ROWS))
+
+    def read(self, source: Callable[[], Any]) -> Self:
+        """Reads what `source` gives: an iterator of batches with a `schema` and a `close`."""
+        self._reader = self.run(source)
         self.schema = plain_schema(self._reader.schema)
         return self
 
@@ -79,6 +83,9 @@ class Rows:
                 if self._ended_by is not None:
                     raise self._ended_by from error
                 raise SqlError(str(error)) from error
+            except CollectorError as error:
+                self.close()
+                raise (self._ended_by or error) from error
             except BaseException:
                 self.close()
                 raise
@@ -135,6 +142,10 @@ class Rows:
             if not self._end_alarm_is_needed():
                 self._watchdog.disarm(self._end_alarm)
 
+    def ending(self) -> bool:
+        """Whether it was said to end: what works for this query should stop."""
+        return self._ended_by is not None
+
     def close(self) -> None:
         """Ends the transaction and the cursor; harmless if closed before."""
         with self._lock:
@@ -144,7 +155,9 @@ class Rows:
             self._rest(False)
             if self._end_alarm is not None:
                 self._watchdog.disarm(self._end_alarm)
-            self._reader = None
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
             try:
                 self.cursor.execute("ROLLBACK")
             except duckdb.Error:

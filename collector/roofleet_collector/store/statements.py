@@ -19,6 +19,7 @@ import duckdb
 
 from roofleet_collector.errors import SqlError, StatementRefused
 from roofleet_collector.store.engine import ask
+from roofleet_collector.store.functions import must_run_apart
 from roofleet_collector.store.text import plain_text
 
 ALLOWED = (
@@ -59,11 +60,15 @@ class Select:
     """One statement that only reads, and the names of its parameters in order (`?` are "1", "2", ...).
 
     `sql` has no comments and no semicolon at its end; it is the text that was checked, and that is run.
+    With `apart` the engine might not let itself be interrupted while it runs. `words` are all names and texts
+    in it, in lower case, "*" for all columns.
     """
 
     sql: str
     parameters: tuple[str, ...]
     explains: bool = False
+    apart: bool = False
+    words: frozenset[str] = frozenset()
 
     @property
     def named(self) -> bool:
@@ -96,13 +101,14 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> Select:
         # version 1.5 does this itself: the SELECT that a reading PRAGMA stands for
         kind, text = "SELECT", f"SELECT * FROM pragma_{reading[1]}{reading[2] or '()'}"
     if kind == "EXPLAIN":
-        _check_tree(_explained(text), cursor)
+        tree = _checked_tree(_explained(text), cursor)
     elif kind == "SELECT":
-        _check_tree(text, cursor)
+        tree = _checked_tree(text, cursor)
     else:
         raise StatementRefused(f"{kind} is refused; {ALLOWED}")
     names = tuple(sorted(statement.named_parameters, key=_place))
-    return Select(text, names, explains=kind == "EXPLAIN")
+    explains = kind == "EXPLAIN"
+    return Select(text, names, explains, not explains and must_run_apart(list(_nodes(tree))), _words(tree))
 
 
 def _kind(statement: duckdb.Statement) -> str:
@@ -127,7 +133,7 @@ def _explained(sql: str) -> str:
     return str(rest)
 
 
-def _check_tree(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
+def _checked_tree(sql: str, cursor: duckdb.DuckDBPyConnection) -> Any:
     ((text,),) = ask(cursor, "SELECT json_serialize_sql(?::VARCHAR)", [sql])
     try:
         tree = json.loads(text)
@@ -137,6 +143,19 @@ def _check_tree(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
         raise StatementRefused(f"{ALLOWED} of these")
     for node in _nodes(tree["statements"]):
         _check_node(node)
+    return tree["statements"]
+
+
+def _words(tree: Any) -> frozenset[str]:
+    words: set[str] = set()
+    for node in _nodes(tree):
+        if node.get("class") == "STAR" or node.get("ref_type") == "NATURAL" or node.get("type") == "SHOW_REF":
+            words.add("*")
+        for value in node.values():
+            for each in value if isinstance(value, list) else (value,):
+                if isinstance(each, str):
+                    words.add(each.lower())
+    return frozenset(words)
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
