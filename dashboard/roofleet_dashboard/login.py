@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import dash
 import flask
 import pyarrow as pa
+from flask.sessions import SecureCookieSessionInterface
 
 from roofleet_dashboard.source import NotLetIn, Source, SourceError
 
@@ -112,9 +113,18 @@ class UsersSource:
             raise
 
 
+class _Sessions(SecureCookieSessionInterface):
+    """Keeps the cookie to TLS where a proxy says that it was asked by TLS."""
+
+    def get_cookie_secure(self, app: flask.Flask) -> bool:
+        """See SessionInterface."""
+        return flask.request.is_secure or flask.request.headers.get("X-Forwarded-Proto") == "https"
+
+
 def add_login(app: dash.Dash, logins: Logins) -> None:
     """Lets nobody past who has not logged in, where a login is asked for."""
     server: Any = app.server
+    server.session_interface = _Sessions()
     server.secret_key = secrets.token_bytes(32)
     server.config.update(
         SESSION_COOKIE_NAME="roofleet", SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax"

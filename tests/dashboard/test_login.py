@@ -81,6 +81,10 @@ def test_a_token_logs_in_and_out() -> None:
     cookie = entered.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Lax"} <= set(re.split(r"; *", cookie))
     assert "right" not in cookie
+    behind_tls = {"X-Forwarded-Proto": "https"}
+    assert (
+        "Secure" in browser.post("/login", data={"token": "right"}, headers=behind_tls).headers["Set-Cookie"]
+    )
     assert browser.get("/").status_code == 200
     browser.post("/logout")
     assert browser.get("/").status_code == 302

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 """How often those who are in are looked at again."""
+OPEN_LIMITS = (2_000.0, 10_000.0, 4_096)
+"""Calls a second, at once, and streams from one address where nobody is asked for a token: a whole fleet may
+be behind it."""
 MOST_CONTROL_BYTES = 1024 * 1024
 """The largest message of a call that carries no rows."""
 ANYBODY = Identity("anybody", Role.agent)
@@ -69,6 +72,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, tokens: Tokens, audit: Audit, limits: Limits) -> None:
         self.tokens, self._audit, self._limits = tokens, audit, limits
+        self._wide_limits = Limits(*OPEN_LIMITS)
         self._staying: dict[asyncio.Future[str], Identity] = {}
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -136,15 +140,17 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     @contextmanager
     def _counted(self, who: Caller, *, stays: bool) -> Iterator[None]:
-        if who.identity in (NOBODY, LOCAL):  # one user, whose processes share a name
+        if who.identity == LOCAL:
             yield
             return
-        name = who.peer.rpartition(":")[0] if who.identity == ANYBODY else who.identity.name
-        self._limits.begin(name)
+        unnamed = who.identity in (NOBODY, ANYBODY)
+        name = who.peer.rpartition(":")[0] if unnamed else who.identity.name
+        limits = self._wide_limits if who.identity == NOBODY else self._limits
+        limits.begin(name)
         if not stays:
             yield
             return
-        with self._limits.opened(name):
+        with limits.opened(name):
             yield
 
     async def _once(self, who: Caller, inner: Any, request: Any, context: Any) -> Any:

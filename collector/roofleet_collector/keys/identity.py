@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from roofleet_proto.errors import MalformedMessage
 
@@ -61,6 +62,7 @@ def may(role: Role, what: str) -> bool:
     return role in (_READERS if asks else _OPERATORS)
 
 
+@lru_cache(maxsize=4096)
 def check_id(text: str, what: str) -> str:
     """The text; MalformedMessage unless it can be an id or a name of a machine: one short line that reads
     from left to right and leads nowhere as a path."""
