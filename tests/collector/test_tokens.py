@@ -186,6 +186,7 @@ RIGHTS = {
     "/roofleet.v1.Control/ListAgents": {"reader", "operator", "admin"},
     "/roofleet.v1.Control/GetCollector": {"agent", "reader", "operator", "admin"},
     "/roofleet.v1.Control/SomethingNew": {"operator", "admin"},
+    "/roofleet.v1.Keys/SomethingNew": {"admin"},
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": {"operator", "admin"},
 }
 

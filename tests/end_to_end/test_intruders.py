@@ -211,6 +211,20 @@ def test_a_flood_of_streams_is_bounded(fleet: Fleet) -> None:
     eventually(again)
 
 
+def test_a_flood_of_wrong_tokens_is_few_rows(fleet: Fleet) -> None:
+    """Every call of a thousand is refused and counted, in a row for each second that it lasts."""
+    flood, seen = (
+        1000,
+        "SELECT times FROM audit WHERE identity = 'an unknown token' AND what = 'ListHardware'",
+    )
+    with fleet.channel(f"rft_00000000_{'B' * 43}") as channel:
+        ask = services.LIST_HARDWARE.client(channel)
+        calls = [ask.future(Filter(), timeout=120) for _ in range(flood)]
+        assert {call.code().name for call in calls} == {NO}
+    eventually(lambda: sum(fleet.sql("reader", seen)) == flood)
+    assert len(fleet.sql("reader", seen)) < flood / 10
+
+
 def test_a_storm_of_resets_leaves_nothing(fleet: Fleet) -> None:
     """Streams that are opened and thrown away are limited by rate, and the caller is let in again later."""
     with fleet.channel("other agent") as channel:

@@ -43,6 +43,7 @@ _OPERATORS = frozenset({Role.operator, Role.admin})
 
 SQL = "SQL"
 """The right to ask SQL, beside the paths of gRPC methods."""
+_ADMINS = frozenset({Role.admin})
 _RIGHTS = {
     SQL: _READERS,
     "/roofleet.v1.Ingest/Push": _WRITERS,
@@ -58,6 +59,8 @@ def may(role: Role, what: str) -> bool:
     if what in _RIGHTS:
         return role in _RIGHTS[what]
     service, _, method = what.rpartition("/")
+    if service == "/roofleet.v1.Keys":
+        return role in _ADMINS
     asks = service == "/roofleet.v1.Control" and method.startswith(("List", "Get"))
     return role in (_READERS if asks else _OPERATORS)
 

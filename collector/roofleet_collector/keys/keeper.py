@@ -34,6 +34,7 @@ class Keys:
         limits = Limits()
         self.gate = Gate(tokens, self.audit, limits)
         self.sql_door = SqlDoor(tokens, self.audit, limits)
+        self._said = ""
         self._joining = Limits(calls_per_s=2, burst=20)
 
     def grpc_credentials(self) -> Any:
@@ -70,7 +71,11 @@ class Keys:
         try:
             self.audit.flush()
         except Exception as error:
-            log.error("the audit could not be written: %s", error)
+            if str(error) != self._said:
+                log.error("the audit could not be written: %s", error)
+            self._said = str(error)
+        else:
+            self._said = ""
 
 
 @contextlib.asynccontextmanager
