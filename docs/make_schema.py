@@ -60,16 +60,21 @@ def main() -> None:
     for call, gives in FUNCTIONS.items():
         print(f"| `{call}` | {gives} |")
     print("\n## Tables\n")
+    print(
+        "A row with a value that its column does not take is set aside in `rejected_rows`, with the reason.\n"
+    )
     for table in TABLES.values():
         print(f"### {table.name}\n\n{table.doc}", end=" ")
         print("Derived by the collector." if table.derived else "", end="")
         print(f"\n\nKey: {', '.join(f'`{name}`' for name in table.key)}.", end=" ")
         print("A row that comes again replaces the older one." if table.replaces else "Rows are only added.")
-        print("\n| column | type | unit | |\n| --- | --- | --- | --- |")
+        print("\n| column | type | unit | takes | |\n| --- | --- | --- | --- | --- |")
         for column in table.columns:
             null = "" if column.required else ", may be NULL"
+            takes = "" if table.derived or column.takes is None else column.takes.says
             print(
-                f"| `{column.name}` | {duckdb_type(column.type)}{null} | {column.unit or ''} | {column.doc} |"
+                f"| `{column.name}` | {duckdb_type(column.type)}{null} | {column.unit or ''} | {takes} | "
+                f"{column.doc} |"
             )
         print()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import json
 import logging
 import os
 import re
@@ -25,8 +26,9 @@ from tests.processes import end, start
 
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_proto.codec import encode_rows
+from roofleet_proto.ranges import Between, Each, Fields, Json, Range
 from roofleet_proto.records import Batch
-from roofleet_proto.tables import FLAG, FLOAT, INT, TABLES, TEXT, TIME, Column
+from roofleet_proto.tables import FLAG, FLOAT, INT, TABLES, Column
 
 TINY_GPT2 = {
     "model_type": "gpt2",
@@ -107,32 +109,30 @@ def batch(rows: pa.Table, sequence: int, table: str = "spans", agent: str = "age
 # -- hypothesis: rows of any table
 
 _texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
-_ints = st.integers(-(2**63), 2**63 - 1)
-# DuckDB keeps instants within its own calendar
-_times = st.datetimes(
-    min_value=dt.datetime(1970, 1, 1),
-    max_value=dt.datetime(2200, 1, 1),
-    timezones=st.just(dt.UTC),
-)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def values(type: pa.DataType) -> st.SearchStrategy[Any]:
-    """Any value a column of that type can hold."""
-    if pa.types.is_list(type):
-        return st.lists(values(type.value_type), max_size=3)
-    if pa.types.is_struct(type):
-        return st.fixed_dictionaries({f.name: values(f.type) for f in type})
-    return {
-        TEXT: _texts,
-        INT: _ints,
-        FLOAT: st.floats(allow_nan=False),
-        FLAG: st.booleans(),
-        TIME: _times,
-    }[type]
+def values(type: pa.DataType, range: Range | None) -> st.SearchStrategy[Any]:
+    """Any value a column of that type takes."""
+    if isinstance(range, Each):
+        return st.lists(values(type.value_type, range.range), max_size=3)
+    if isinstance(range, Fields):
+        return st.fixed_dictionaries(
+            {name: values(type.field(name).type, part) for name, part in range.ranges}
+        )
+    if isinstance(range, Json):
+        content = st.dictionaries(_texts, st.integers()) if range.kind is dict else st.lists(st.integers())
+        return content.map(json.dumps)
+    if isinstance(range, Between):
+        if type == FLOAT:
+            return st.floats(range.low, range.high, allow_nan=False)
+        numbers = st.integers(int(range.low), int(range.high))
+        return numbers if type == INT else numbers.map(lambda us: _EPOCH + dt.timedelta(microseconds=us))
+    return st.booleans() if type == FLAG else _texts
 
 
 def _column(column: Column) -> st.SearchStrategy[Any]:
-    some = values(column.type)
+    some = values(column.type, column.takes)
     return some if column.required else st.none() | some
 
 

@@ -3,11 +3,14 @@
     CollectorError
     ├── StoreInUse            another process holds the data
     ├── StoreUnreadable       also an OSError: no store, of a newer Roofleet, or without the right to it
+    │   └── StoreDamaged      its file or write-ahead log is not what was written
     ├── StoreClosed           also a RuntimeError: asked after it was closed, or closed while it answered
     ├── AddressInUse          also an OSError: another process listens on the port
     ├── SqlError              also a ValueError: a statement that the engine does not accept
     │   └── StatementRefused  a statement that is not a read
     ├── RejectedBatch         also a ValueError: a batch that can never be stored
+    ├── CollectorBusy         more is on its way than can be stored: come back later
+    ├── RowsRefused           also a ValueError: rows that the engine cannot take
     ├── QueryTimeout          also a TimeoutError: a query that took too long
     ├── LimitReached          a query that takes more than is allowed
     │   ├── TooManyQueries    ... because others run
@@ -39,6 +42,17 @@ class StoreUnreadable(OSError, CollectorError):
     """What lies in the folder cannot be opened as a store; the message says why."""
 
 
+class StoreDamaged(StoreUnreadable):
+    """The file or its write-ahead log is not what was written.
+
+    `good_log_bytes` is how much of the log can be replayed; None where it is not the log that is damaged.
+    """
+
+    def __init__(self, message: str, good_log_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.good_log_bytes = good_log_bytes
+
+
 class StoreClosed(RuntimeError, CollectorError):
     """The store was closed."""
 
@@ -53,6 +67,14 @@ class RejectedBatch(ValueError, CollectorError):
     def __init__(self, message: str, batch: Batch) -> None:
         super().__init__(message)
         self.batch = batch
+
+
+class CollectorBusy(CollectorError):
+    """More rows are on their way than can be stored; to be sent again later."""
+
+
+class RowsRefused(ValueError, CollectorError):
+    """The engine cannot take these rows; storing them again is of no use."""
 
 
 class SqlError(ValueError, CollectorError):

@@ -1,4 +1,4 @@
-"""Which agents are attached, and the hosts' `last_seen_at` that follows from their heartbeats."""
+"""Which agents are attached, and what follows of their hosts: when they were last seen, and their clocks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from roofleet_collector.store import Store
+from roofleet_collector.store import Seen, Store
+from roofleet_proto.ranges import MOST
 from roofleet_proto.records import AgentStatus, Heartbeat, Hello
+
+MOST_AHEAD_US = MOST // 1000
+"""A clock that is further off, a hundred days, tells nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,25 @@ class Roster:
         self._store = store
         self._lock = threading.Lock()
         self._attached: dict[str, _Attached] = {}
-        self._seen: dict[str, datetime] = {}
+        self._seen: dict[str, Seen] = {}
 
     def join(self, hello: Hello) -> None:
         """An agent attached; one that comes again before its old connection was missed counts once."""
         with self._lock:
             before = self._attached.get(hello.agent_id)
             connections = before.connections + 1 if before else 1
-            self._attached[hello.agent_id] = _Attached(hello, self._note(hello), connections=connections)
+            self._attached[hello.agent_id] = _Attached(
+                hello, self._note(hello, hello.sent_unix_us), connections=connections
+            )
 
     def heard(self, agent_id: str, heartbeat: Heartbeat) -> None:
         """An agent said that it is alive."""
         with self._lock:
             agent = self._attached.get(agent_id)
             if agent is not None:
+                seen = self._note(agent.hello, heartbeat.sent_unix_us)
                 self._attached[agent_id] = replace(
-                    agent, last_seen=self._note(agent.hello), spooled_batches=heartbeat.spooled_batches
+                    agent, last_seen=seen, spooled_batches=heartbeat.spooled_batches
                 )
 
     def leave(self, agent_id: str) -> None:
@@ -69,13 +76,21 @@ class Roster:
         return sorted(listed, key=lambda agent: (agent.hostname, agent.agent_id))
 
     def flush(self) -> None:
-        """Writes when hosts were last heard of, all that is new in one transaction."""
+        """Writes when hosts were last heard of, all that is new in one transaction; raises what the store
+        does, and keeps what could not be written."""
         with self._lock:
             seen, self._seen = self._seen, {}
         if seen:
-            self._store.touch_hosts(seen).result()
+            try:
+                self._store.touch_hosts(seen).result()
+            except BaseException:
+                with self._lock:
+                    self._seen = {**seen, **self._seen}
+                raise
 
-    def _note(self, hello: Hello) -> datetime:
+    def _note(self, hello: Hello, sent_unix_us: int) -> datetime:
         now = datetime.now(UTC)
-        self._seen[hello.host_id] = now
+        ahead_us = sent_unix_us - int(now.timestamp() * 1e6)
+        told = sent_unix_us > 0 and abs(ahead_us) <= MOST_AHEAD_US
+        self._seen[hello.host_id] = Seen(now, ahead_us * 1000 if told else None)
         return now

@@ -6,24 +6,25 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from roofleet_collector.errors import AddressInUse, CallRefused, RejectedBatch
+from roofleet_collector.errors import AddressInUse, CallRefused, CollectorBusy, RejectedBatch
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.keeper import Keys
 from roofleet_collector.presence import address_text
-from roofleet_collector.store import Receipt
+from roofleet_collector.pushing import Pushes
 from roofleet_proto import __version__, services
 from roofleet_proto.codec import MalformedMessage
 from roofleet_proto.records import (
-    Ack,
-    Batch,
+    BackupDone,
     CollectorInfo,
     Heartbeat,
     Hello,
@@ -36,8 +37,8 @@ from roofleet_proto.services import Method
 
 log = logging.getLogger(__name__)
 
-WINDOW = 64
-"""Batches of one stream that may wait for their commit before the next is read."""
+RETRY_AFTER_MS = 2_000
+"""When an agent is to come back that was told that the collector is busy."""
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", services.MAX_MESSAGE_BYTES),
@@ -56,14 +57,24 @@ class GrpcServer:
     """Serves agents and clients until stopped."""
 
     def __init__(
-        self, ingest: Ingest, roster: Roster, catalogs: Catalogs, sql_port: int, keys: Keys | None = None
+        self,
+        ingest: Ingest,
+        roster: Roster,
+        catalogs: Catalogs,
+        sql_port: int,
+        backups: Path,
+        keys: Keys | None = None,
     ) -> None:
-        """Without `keys` nobody is asked who they are, and nothing is encrypted."""
+        """`backups` is the folder that copies of what is stored are made in. Without `keys` nobody is asked
+        who they are, and nothing is encrypted."""
         self._ingest, self._roster, self._catalogs, self._keys = ingest, roster, catalogs, keys
+        self._pushes = Pushes(ingest)
+        self._backups, self._one_backup = backups, asyncio.Lock()
         self._about = CollectorInfo(__version__, sql_port)
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=[keys.gate] if keys else [])
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
+        self._named: tuple[str, ...] = ()
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -79,6 +90,7 @@ class GrpcServer:
             ),
             services.CHANGE_RUN: _answer_later(services.CHANGE_RUN, self._change_run),
             services.DELETE_RUNS: _answer_later(services.DELETE_RUNS, self._delete_runs),
+            services.BACKUP: _answer_later(services.BACKUP, self._backup),
             services.LIST_JOBS: _answer(services.LIST_JOBS, lambda _: list[Job]()),
         }
         if self._keys is not None:
@@ -95,8 +107,14 @@ class GrpcServer:
         except RuntimeError as error:
             raise AddressInUse(f"{host}:{port} is in use or not ours: {_os_reason(host, port)}") from error
         await self._server.start()
-        for name in ("", *by_service):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._named = ("", *by_service)
+        await self.can_store(True)
+
+    async def can_store(self, whether: bool) -> None:
+        """Says by gRPC's health service whether rows can be stored."""
+        health = health_pb2.HealthCheckResponse
+        for name in self._named:
+            await self._health.set(name, health.SERVING if whether else health.NOT_SERVING)
 
     def _listen(self, address: str) -> int:
         credentials = self._keys.grpc_credentials() if self._keys else None
@@ -109,6 +127,7 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._stopping.set()  # attached agents would stay for ever
         await self._server.stop(grace_s)
+        self._pushes.close()
 
     # -- Control
 
@@ -119,44 +138,21 @@ class GrpcServer:
         there: list[str] = await asyncio.wrap_future(self._ingest.delete_runs(runs.run_ids))
         return RunIds(tuple(there))
 
+    async def _backup(self, _: None) -> BackupDone:
+        async with self._one_backup:
+            to = self._backups / f"roofleet-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.duckdb"
+            batches = await asyncio.to_thread(self._ingest.backup, to)
+        return BackupDone(str(to), batches)
+
     # -- Ingest.Push
 
     async def _push(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        waiting: asyncio.Queue[tuple[Batch, asyncio.Future[Receipt]] | Exception | None]
-        waiting = asyncio.Queue(WINDOW)
-
-        async def read() -> None:
-            # What cannot be taken ends the reading, but only after everything before it is acknowledged.
-            try:
-                async for data in requests:
-                    batch = services.PUSH.decode_request(data)
-                    caller().must_own(batch.agent_id)
-                    await waiting.put((batch, asyncio.wrap_future(self._ingest.take(batch))))
-            except Exception as error:
-                await waiting.put(error)
-            else:
-                await waiting.put(None)
-
-        reading = asyncio.create_task(read())
         try:
-            while (item := await waiting.get()) is not None:
-                if isinstance(item, Exception):
-                    await _refuse(context, item)
-                    return
-                batch, committed = item
-                try:
-                    receipt = await committed
-                except Exception as error:
-                    await _not_stored(context, error)
-                    return
-                ack = Ack(batch.agent_id, batch.epoch, batch.sequence, receipt.duplicate)
-                await context.write(services.PUSH.encode_reply(ack))
-        finally:
-            reading.cancel()
-            while not waiting.empty():
-                left = waiting.get_nowait()
-                if isinstance(left, tuple):
-                    left[1].cancel()  # not begun yet, or nobody hears of it: the agent sends it again
+            await self._pushes.serve(requests, context)
+        except (RejectedBatch, MalformedMessage, CollectorBusy, CallRefused) as error:
+            await _refuse(context, error)
+        except Exception as error:
+            await _not_stored(context, error)
 
     # -- Fleet.Attach
 
@@ -204,16 +200,17 @@ async def _refuse(context: Any, error: Exception) -> None:
     if isinstance(error, CallRefused):
         raise error
     if isinstance(error, RejectedBatch):
-        log.warning("batch %s of agent %s: %s", error.batch.sequence, error.batch.agent_id, error)
+        # an identity that nobody has looked at may be long, or write over the log's other lines
+        log.warning("batch %s of agent %.80r: %.500s", error.batch.sequence, error.batch.agent_id, error)
         trailing = (
             (services.REJECTED_EPOCH, str(error.batch.epoch)),
             (services.REJECTED_SEQUENCE, str(error.batch.sequence)),
         )
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error), trailing)
-    if isinstance(error, MalformedMessage):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-    log.error("a stream ended", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"the collector failed: {error!r}")
+    if isinstance(error, CollectorBusy):
+        later = ((services.RETRY_AFTER_MS, str(RETRY_AFTER_MS)),)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the collector is busy: {error}", later)
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
 async def _not_stored(context: Any, error: Exception) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from roofleet_analysis.catalogs.hardware import hardware
@@ -20,14 +20,17 @@ from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
-from roofleet_collector.store import DuckDBStore
+from roofleet_collector.store import DuckDBStore, Store
 from roofleet_collector.store.limits import Limits
-from roofleet_collector.store.visits import PATIENCE_S, open_when_free
+from roofleet_collector.store.mending import open_mended
+from roofleet_collector.store.visits import PATIENCE_S
 
 log = logging.getLogger(__name__)
 
 FLUSH_PERIOD_S = 2.0
 DRAIN_S = 5.0
+BACKUPS = "backups"
+"""The folder in the data folder that copies of what is stored are made in."""
 
 
 async def serve(
@@ -36,6 +39,7 @@ async def serve(
     sql_at: tuple[str, int],
     stop: asyncio.Event,
     *,
+    strict: bool = False,
     protection: Protection | None = None,
     ready: Callable[[Running, str], None] = lambda running, kept: None,
     limits: Limits | None = None,
@@ -43,14 +47,15 @@ async def serve(
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
     `ready` hears where it listens, and how its doors are kept; `limits` are those of queries at the SQL door.
-    Raises StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served.
+    Raises StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served, with `strict`
+    also StoreDamaged.
     """
     protection = protection or Protection()
     tokens = Tokens(folder)
     protection.check([grpc_at[0], sql_at[0]], tokens.exist())
     # another collector stays, everybody else lets go of the folder in a moment
     patience_s = 0.0 if running_collector(folder) else PATIENCE_S
-    store = await asyncio.to_thread(open_when_free, folder, patience_s)
+    store = await asyncio.to_thread(open_mended, folder, patience_s, strict=strict)
     try:
         rederive_outdated(store)
         keys = Keys(store, tokens, protection)
@@ -63,8 +68,10 @@ async def serve(
             raise
         try:
             roster = Roster(store)
-            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port, keys)
+            backups = folder.resolve() / BACKUPS
+            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port, backups, keys)
             await grpc_server.start(*grpc_at)
+            health = Health(grpc_server.can_store)
             running = Running(
                 os.getpid(),
                 address_text(grpc_at[0], grpc_server.port),
@@ -78,7 +85,7 @@ async def serve(
                     while not stop.is_set():
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
-                        await asyncio.to_thread(roster.flush)
+                        await health.say(await asyncio.to_thread(trouble, store, roster))
             finally:
                 for note in notes:
                     note.unlink(missing_ok=True)
@@ -88,6 +95,34 @@ async def serve(
             await asyncio.to_thread(flight.stop)
     finally:
         store.close()
+
+
+class Health:
+    """Whether rows can be stored, told when it changes."""
+
+    def __init__(self, tell: Callable[[bool], Awaitable[None]]) -> None:
+        self._tell, self._trouble = tell, False
+
+    async def say(self, trouble: str | None) -> None:
+        """Why nothing can be stored; None if that is not so."""
+        if (trouble is not None) == self._trouble:
+            return
+        self._trouble = trouble is not None
+        if trouble is None:
+            log.warning("rows can be stored again")
+        else:
+            log.error("nothing can be stored, agents keep what they have: %s", trouble)
+        await self._tell(trouble is None)
+
+
+def trouble(store: Store, roster: Roster) -> str | None:
+    """Writes what heartbeats said; why nothing can be stored now, such as a full disk, or None."""
+    try:
+        roster.flush()
+        store.probe().result()
+    except Exception as error:
+        return str(error)
+    return None
 
 
 def rederive_outdated(store: DuckDBStore) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -25,6 +26,9 @@ next to no data, and takes room where it is used."""
 
 MAX_SCHEMA_BYTES = 1024 * 1024
 """Largest size of a schema, unfolded: a flatbuffer may point to one name or one field any number of times."""
+
+REMEMBERED_BYTES = 16 * 1024
+"""Schemas up to this size are walked once and remembered."""
 
 MAX_DEPTH = 16
 """Lists of structs of lists ... so deep."""
@@ -79,29 +83,51 @@ def _check_messages(data: memoryview, max_bytes: int) -> None:
         at += _LENGTHS.size
         if length == 0:
             break
-        header = _Flatbuffer(data[at : at + length]).root()
+        head = data[at : at + length]
         at += length
-        body_bytes = header.long(3)
+        if seen:
+            header = _header(head, RECORD_BATCH)
+            body_bytes = header.long(3)
+        elif length <= REMEMBERED_BYTES:
+            body_bytes = _remembered_schema(bytes(head))
+        else:
+            body_bytes = _schema(head)
         if not 0 <= body_bytes <= len(data) - at:
             raise MalformedMessage("the Arrow IPC stream is cut before its end")
-        kind = header.byte(1)
-        if kind != (RECORD_BATCH if seen else SCHEMA) or header.short(0) != VERSION_5:
-            raise MalformedMessage(
-                f"message {seen + 1} of the stream is of kind {kind} and version {header.short(0) + 1}; "
-                "taken are a schema and then record batches, of version 5"
-            )
-        header.metadata(4)
         if seen:
             decoded += _decoded_bytes(header.table(2), data[at : at + body_bytes])
             if decoded > max_bytes:
                 raise MalformedMessage(f"the rows decode to more than {max_bytes} bytes: send fewer at once")
-        else:
-            _check_schema(header.table(2))
         at, seen = at + body_bytes, seen + 1
     if not seen:
         raise MalformedMessage("the Arrow IPC stream has no schema")
     if at != len(data):
         raise MalformedMessage(f"{len(data) - at} bytes follow the end of the Arrow IPC stream")
+
+
+def _header(head: memoryview, kind: int) -> _Table:
+    """The root of a message's metadata, if it is of that kind."""
+    header = _Flatbuffer(head).root()
+    if header.byte(1) != kind or header.short(0) != VERSION_5:
+        raise MalformedMessage(
+            f"a message of the stream is of kind {header.byte(1)} and version {header.short(0) + 1}; "
+            "taken are a schema and then record batches, of version 5"
+        )
+    header.metadata(4)
+    return header
+
+
+def _schema(head: memoryview) -> int:
+    """Checks the message that a stream begins with; the bytes of its body."""
+    header = _header(head, SCHEMA)
+    _check_schema(header.table(2))
+    return header.long(3)
+
+
+@lru_cache(64)
+def _remembered_schema(head: bytes) -> int:
+    """The same, remembered: agents send the same few schemas with every batch."""
+    return _schema(memoryview(head))
 
 
 def _check_schema(schema: _Table) -> None:

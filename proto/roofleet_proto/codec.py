@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 from google.protobuf.message import DecodeError, Message
 
+from roofleet_proto.arrow_ipc import read_stream
 from roofleet_proto.errors import MalformedMessage as MalformedMessage
 from roofleet_proto.records import (
     Ack,
     AgentMessage,
     AgentStatus,
     Assignment,
+    BackupDone,
     Batch,
     Cancellation,
     CollectorInfo,
@@ -34,6 +37,9 @@ from roofleet_proto.wire import keys_pb2 as keys_pb
 from roofleet_proto.wire import roofleet_pb2 as pb
 
 MessageT = TypeVar("MessageT", bound=Message)
+
+MAX_ROWS_BYTES = 64 * 1024 * 1024
+"""What the rows of one batch may decode to: four times the largest message."""
 
 
 def _parse(kind: Callable[[], MessageT], data: bytes) -> MessageT:
@@ -68,14 +74,13 @@ def decode_batch(data: bytes) -> Batch:
 
 def encode_ack(ack: Ack) -> bytes:
     """An Ack as protobuf bytes."""
-    message = pb.Ack(agent_id=ack.agent_id, epoch=ack.epoch, sequence=ack.sequence, duplicate=ack.duplicate)
-    return bytes(message.SerializeToString())
+    return bytes(pb.Ack(**_fields(ack)).SerializeToString())
 
 
 def decode_ack(data: bytes) -> Ack:
     """The Ack in these bytes."""
-    m = _parse(pb.Ack, data)
-    return Ack(m.agent_id, m.epoch, m.sequence, m.duplicate)
+    ack: Ack = _record(Ack, _parse(pb.Ack, data))
+    return ack
 
 
 # name of the oneof field -> (record, protobuf message)
@@ -245,6 +250,26 @@ def decode_joined(data: bytes) -> Joined:
     return joined
 
 
+def encode_nothing(_: None) -> bytes:
+    """A request that says no more than its name."""
+    return b""
+
+
+def decode_nothing(_: bytes) -> None:
+    """A request that says no more than its name."""
+
+
+def encode_backup(done: BackupDone) -> bytes:
+    """The answer of Backup."""
+    return bytes(pb.BackupResponse(**_fields(done)).SerializeToString())
+
+
+def decode_backup(data: bytes) -> BackupDone:
+    """The answer of Backup."""
+    done: BackupDone = _record(BackupDone, _parse(pb.BackupResponse, data))
+    return done
+
+
 def encode_rows(rows: pa.Table | pa.RecordBatch) -> bytes:
     """Arrow rows as one IPC stream."""
     sink = pa.BufferOutputStream()
@@ -257,19 +282,17 @@ def decode_rows(data: bytes, table: Table) -> pa.Table:
     """The rows of an IPC stream, checked against the table.
 
     An older agent does not know every column: one that is not required and not there is NULL. Raises
-    MalformedMessage if the bytes are no complete stream, if the schema is not the table's otherwise, or if a
-    required column holds NULL.
+    MalformedMessage if the bytes are not one complete stream or decode to more than MAX_ROWS_BYTES, if the
+    schema is not the table's otherwise, or if a required column holds NULL.
     """
     try:
-        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-            rows = reader.read_all()
-            rows.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise MalformedMessage(f"rows for {table.name} are no Arrow IPC stream: {error}") from error
+        rows = read_stream(data, max_bytes=MAX_ROWS_BYTES)
+    except MalformedMessage as error:
+        raise MalformedMessage(f"rows for {table.name}: {error}") from error
     if not rows.schema.equals(table.schema):
         rows = _completed(rows, table)
-    for column in table.columns:
-        if column.required and rows.column(column.name).null_count:
+    for column, values in zip(table.columns, rows.columns, strict=True):
+        if column.required and values.null_count:
             raise MalformedMessage(f"{table.name}.{column.name} is required and holds NULL")
     return rows
 
@@ -277,10 +300,12 @@ def decode_rows(data: bytes, table: Table) -> pa.Table:
 def _completed(rows: pa.Table, table: Table) -> pa.Table:
     """The rows with the columns an older sender did not know; MalformedMessage if they differ otherwise."""
     theirs = [name for name in table.schema.names if name in rows.column_names]
-    same_order = rows.column_names == theirs
-    same_types = all(rows.schema.field(name).type == table.schema.field(name).type for name in theirs)
+    same_order = rows.column_names == theirs  # and so each once
+    same_types = same_order and all(
+        rows.schema.field(name).type == table.schema.field(name).type for name in theirs
+    )
     all_required = all(c.name in theirs for c in table.columns if c.required)
-    if not (same_order and same_types and all_required):
+    if not (same_types and all_required):
         raise MalformedMessage(_schema_difference(rows.schema, table))
     columns = [
         rows.column(field.name) if field.name in theirs else pa.nulls(rows.num_rows, field.type)
@@ -290,11 +315,13 @@ def _completed(rows: pa.Table, table: Table) -> pa.Table:
 
 
 def _schema_difference(schema: pa.Schema, table: Table) -> str:
-    wrong = []
+    wrong = [f"{name} is there {n} times" for name, n in Counter(schema.names).items() if n > 1]
     for field in table.schema:
         place = schema.get_field_index(field.name)
-        if place < 0:
+        if field.name not in schema.names:
             wrong.append(f"{field.name} is missing")
+        elif place < 0:
+            continue  # there more than once
         elif not schema.field(place).equals(field):
             wrong.append(f"{field.name} is {schema.field(place)}, expected {field}")
     known = set(table.schema.names)

@@ -26,29 +26,35 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The collector's word that a batch is committed; `duplicate` if it was so before."""
+    """The collector's word that a batch is committed; `duplicate` if it was so before.
+
+    Of its rows `rejected_rows` were set aside, since they break what a column takes.
+    """
 
     agent_id: str
     epoch: int
     sequence: int
     duplicate: bool = False
+    rejected_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of an agent on Attach."""
+    """First message of an agent on Attach; `sent_unix_us` is its clock, 0 where it does not say."""
 
     agent_id: str
     host_id: str
     hostname: str
     agent_version: str
+    sent_unix_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """An agent is alive and holds so many batches that are not acknowledged."""
+    """An agent is alive and holds so many batches that are not acknowledged; its clock as in Hello."""
 
     spooled_batches: int
+    sent_unix_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,14 @@ class Joined:
     token: str
     name: str
     authority: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupDone:
+    """Where a copy of what is stored lies on the collector's machine, and how many batches it holds."""
+
+    path: str
+    batches: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 REJECTED_EPOCH = "roofleet-rejected-epoch"
 REJECTED_SEQUENCE = "roofleet-rejected-sequence"
 """Trailing metadata of a stream that ended over one batch: which one it was."""
+RETRY_AFTER_MS = "roofleet-retry-after-ms"
+"""Trailing metadata of a stream that ended because the collector cannot keep up: when to come back. gRPC has
+the same status for a message over the limit, without them."""
 
 
 @dataclass(frozen=True)
@@ -95,4 +98,13 @@ DELETE_RUNS = Method(
     codec.decode_run_ids,
     codec.encode_run_ids,
     codec.decode_run_ids,
+)
+BACKUP = Method(
+    "Control",
+    "Backup",
+    False,
+    codec.encode_nothing,
+    codec.decode_nothing,
+    codec.encode_backup,
+    codec.decode_backup,
 )

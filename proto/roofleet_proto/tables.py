@@ -11,6 +11,9 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from roofleet_proto import ranges
+from roofleet_proto.ranges import Range
+
 TEXT = pa.string()
 INT = pa.int64()
 FLOAT = pa.float64()
@@ -34,13 +37,22 @@ broadcast dimensions count once, packed weights count as stored, a view written 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type, its sentence, its unit (None for text, names and counts)."""
+    """One column: its Arrow type, its sentence, its unit (None for text, names and counts).
+
+    `range` is what values it takes; None for what is usual for the type and unit.
+    """
 
     name: str
     type: pa.DataType
     doc: str
     unit: str | None = None
     required: bool = False
+    range: Range | None = None
+
+    @property
+    def takes(self) -> Range | None:
+        """What values it takes; None for any of its type."""
+        return self.range or ranges.usual(self.type, self.unit)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,11 @@ class Table:
         """The Arrow schema of a batch of this table; required columns are not nullable."""
         return pa.schema([pa.field(c.name, c.type, nullable=not c.required) for c in self.columns])
 
+    @cached_property
+    def ranges(self) -> tuple[tuple[str, Range | None], ...]:
+        """Columns and what values they take; None for any."""
+        return tuple((column.name, column.takes) for column in self.columns)
+
     def column(self, name: str) -> Column:
         """The column of that name; KeyError if the table has none."""
         for column in self.columns:
@@ -72,8 +89,10 @@ class Table:
         raise KeyError(f"table {self.name} has no column {name!r}")
 
 
-def _must(name: str, type: pa.DataType, doc: str, unit: str | None = None) -> Column:
-    return Column(name, type, doc, unit, required=True)
+def _must(
+    name: str, type: pa.DataType, doc: str, unit: str | None = None, range: Range | None = None
+) -> Column:
+    return Column(name, type, doc, unit, required=True, range=range)
 
 
 _RUN = _must("run_id", TEXT, "The run this row belongs to.")
@@ -97,6 +116,14 @@ HOSTS = Table(
         Column("agent_version", TEXT, "Roofleet version of the agent."),
         Column("agent_id", TEXT, "Identity of the agent's spool, under which its batches are counted."),
         Column("last_seen_at", TIME, "Last heartbeat or registration that reached the collector."),
+        Column(
+            "clock_offset_ns",
+            INT,
+            "Its clock less the collector's at the last heartbeat, the message's way included; what it says "
+            "of time is stored as it says it.",
+            "ns",
+            range=ranges.SIGNED,
+        ),
     ),
     replaces=True,
 )
@@ -115,7 +142,12 @@ DEVICES = Table(
         Column("memory_bytes", INT, "Memory it computes in.", "bytes"),
         Column("driver_version", TEXT, "Version of its driver, where it has one."),
         Column("hardware_name", TEXT, "The catalogue's slug for this hardware, where it is known."),
-        Column("unavailable", TEXT, "JSON object: reading the device does not give, and why."),
+        Column(
+            "unavailable",
+            TEXT,
+            "JSON object: reading the device does not give, and why.",
+            range=ranges.OBJECT,
+        ),
     ),
     replaces=True,
 )
@@ -137,8 +169,8 @@ ROOFS = Table(
             "Memory of a memory roof: `cache`, or the device's own as `dram`, `device`, `hbm3` and others; "
             "NULL for one seen in a run, whose data tell by their size.",
         ),
-        Column("flops_per_s", FLOAT, "Height of a compute roof, dense.", "FLOP/s"),
-        Column("bytes_per_s", FLOAT, "Height of a memory roof.", "bytes/s"),
+        Column("flops_per_s", FLOAT, "Height of a compute roof, dense.", "FLOP/s", range=ranges.POSITIVE),
+        Column("bytes_per_s", FLOAT, "Height of a memory roof.", "bytes/s", range=ranges.POSITIVE),
         _must(
             "source_kind", TEXT, "`measured` on this device, `seen` in a run on it, or from a `datasheet`."
         ),
@@ -153,7 +185,8 @@ ROOFS = Table(
         Column(
             "other_load",
             FLOAT,
-            "Share that other work took meanwhile of the processors that were needed, 0 to 1.",
+            "Share that other work took meanwhile of the processors that were needed.",
+            range=ranges.SHARE,
         ),
         Column("spread", FLOAT, "How much longer the median round took than the best: 0.05 is 5 %."),
         Column("run_id", TEXT, "The run it was seen in; NULL for one that was measured."),
@@ -171,8 +204,13 @@ MODELS = Table(
         _must("origin", TEXT, "`catalog`, `hub`, `folder` or `module`."),
         _must("architecture", TEXT, "Class of the module that runs."),
         _must("task", TEXT, "`generate` (prefill and decode) or `encode` (one forward)."),
-        _must("parameters", INT, "Parameters as published, tied ones counted once."),
-        Column("config", TEXT, "JSON of the configuration it was built from."),
+        _must(
+            "parameters",
+            INT,
+            "Parameters as published, tied ones counted once.",
+            range=ranges.LARGE_COUNT,
+        ),
+        Column("config", TEXT, "JSON of the configuration it was built from.", range=ranges.OBJECT),
         Column("source", TEXT, "Where the configuration is published."),
     ),
     replaces=True,
@@ -209,7 +247,12 @@ RUNS = Table(
             "Attention implementation: `sdpa`, `eager` and others; NULL where the model does not say.",
         ),
         _must("engine", TEXT, "What ran the model."),
-        _must("batch_size", INT, "Sequences, or other inputs such as images, in the batch."),
+        _must(
+            "batch_size",
+            INT,
+            "Sequences, or other inputs such as images, in the batch.",
+            range=ranges.AT_LEAST_ONE,
+        ),
         _must("prompt_tokens", INT, "Tokens of each prompt; 0 for other inputs, such as images."),
         _must("new_tokens", INT, "Tokens generated for each sequence; 0 for a model that does not generate."),
         _must("logits", TEXT, "`last`: prefill computes the last position's logits only; or `all`."),
@@ -247,6 +290,7 @@ RUNS = Table(
             "variant_notes",
             TEXT,
             "JSON list of layers that are not as the variant or checkpoint has them: path, reason, done.",
+            range=ranges.LIST,
         ),
         Column("allocator_peak_bytes", INT, "Most memory the device's allocator gave out at once.", "bytes"),
         Column("allocator_reserved_bytes", INT, "Most memory it took from the device at once.", "bytes"),
@@ -255,7 +299,8 @@ RUNS = Table(
         Column(
             "other_load",
             FLOAT,
-            "Share that other work took of the processors the run needed for its threads, 0 to 1.",
+            "Share that other work took of the processors the run needed for its threads.",
+            range=ranges.SHARE,
         ),
         Column("clock_low_hz", FLOAT, "Lowest clock of the device seen between iterations.", "Hz"),
         Column("clock_high_hz", FLOAT, "Highest clock of the device seen between iterations.", "Hz"),
@@ -276,15 +321,29 @@ RUNS = Table(
             "What timing a layer adds to its own interval, calibrated; spans hold it, views take it off.",
             "ns",
         ),
-        Column("perplexity", FLOAT, "Perplexity of the variant on the text given."),
-        Column("baseline_perplexity", FLOAT, "Perplexity of the baseline on the same text."),
+        Column(
+            "perplexity",
+            FLOAT,
+            "Perplexity of the variant on the text given.",
+            range=ranges.MAYBE_INFINITE,
+        ),
+        Column(
+            "baseline_perplexity",
+            FLOAT,
+            "Perplexity of the baseline on the same text.",
+            range=ranges.MAYBE_INFINITE,
+        ),
         Column(
             "kl_divergence",
             FLOAT,
             "Mean Kullback-Leibler divergence of the next-token distribution from the baseline's, in nats.",
+            range=ranges.FINITE,
         ),
         Column(
-            "top1_agreement", FLOAT, "Share of positions where both find the same token likeliest, 0 to 1."
+            "top1_agreement",
+            FLOAT,
+            "Share of positions where both find the same token likeliest.",
+            range=ranges.SHARE,
         ),
         Column("quality_tokens", INT, "Positions the quality figures are means over."),
         Column("quality_baseline", TEXT, "What the quality is measured against, such as `base, bf16`."),
@@ -302,6 +361,7 @@ RUNS = Table(
             "parameters",
             INT,
             "Parameters as it ran, tied ones once: none pruned away, packed ones as many as they stand for.",
+            range=ranges.LARGE_COUNT,
         ),
     ),
     replaces=True,
@@ -334,7 +394,12 @@ LAYERS = Table(
         _must("role", TEXT, "What it is for: `embedding`, `attention`, `mlp`, `norm`, `head` and others."),
         Column("block_index", INT, "Number of the repeated block it belongs to; NULL outside them."),
         _must("is_leaf", FLAG, "Whether it has no layers inside."),
-        _must("parameters", INT, "Parameters held by this layer itself, without the layers inside."),
+        _must(
+            "parameters",
+            INT,
+            "Parameters held by this layer itself, without the layers inside.",
+            range=ranges.LARGE_COUNT,
+        ),
         _must("parameter_bytes", INT, "Their storage.", "bytes"),
     ),
 )
@@ -366,11 +431,17 @@ OPS = Table(
         _must("inputs", pa.list_(TENSOR), "Tensors it reads."),
         _must("outputs", pa.list_(TENSOR), "Tensors it writes."),
         _must("is_view", FLAG, "Whether it only gives another view of its input and moves nothing."),
-        Column("attributes", TEXT, "JSON of its other arguments that decide the cost."),
+        Column(
+            "attributes",
+            TEXT,
+            "JSON of its other arguments that decide the cost.",
+            range=ranges.OBJECT,
+        ),
         Column(
             "stated_cost",
             TEXT,
             "JSON of its cost by a formula of the user's own, registered where it ran; NULL without one.",
+            range=ranges.OBJECT,
         ),
     ),
 )
@@ -432,7 +503,7 @@ STEPS = Table(
         ),
         _must("is_warmup", FLAG, "Whether it belongs to the warm-up, which every figure leaves out."),
         _must("start_ns", INT, "Start, since the run began.", "ns"),
-        _must("duration_ns", INT, "Wall time until the device had finished.", "ns"),
+        _must("duration_ns", INT, "Wall time until the device had finished.", "ns", ranges.DURATION),
         _must("tokens", INT, "Tokens the step processed in each sequence; 0 if it takes none."),
         _must("cache_tokens", INT, "Tokens of each sequence in the cache before it."),
         Column("layer_group", INT, "Group of layers timed in it, from 0; NULL in a bare step."),
@@ -526,7 +597,12 @@ SWEEPS = Table(
     (
         _must("sweep_id", TEXT, "Identity of the sweep."),
         _must("model_name", TEXT, "Model that is swept."),
-        _must("axes", TEXT, "JSON object: option and its values; one that does not vary has one value."),
+        _must(
+            "axes",
+            TEXT,
+            "JSON object: option and its values; one that does not vary has one value.",
+            range=ranges.OBJECT,
+        ),
         _must("points", INT, "Points of the grid."),
         _must("started_at", TIME, "When it was begun."),
     ),
@@ -540,11 +616,11 @@ READINGS = Table(
     (
         _must("device_id", TEXT, "The device."),
         _must("read_at", TIME, "The instant."),
-        Column("utilization", FLOAT, "Share of the last interval it was busy, 0 to 1."),
+        Column("utilization", FLOAT, "Share of the last interval it was busy.", range=ranges.SHARE),
         Column("memory_used_bytes", INT, "Memory in use.", "bytes"),
         Column("power_w", FLOAT, "Power drawn.", "W"),
         Column("clock_hz", FLOAT, "Clock of its compute units.", "Hz"),
-        Column("temperature_c", FLOAT, "Temperature.", "°C"),
+        Column("temperature_c", FLOAT, "Temperature.", "°C", range=ranges.CELSIUS),
     ),
 )
 
@@ -556,7 +632,7 @@ OUTPUTS = Table(
         _RUN,
         _must("sequence_index", INT, "Sequence in the batch."),
         _must("token_ids", pa.list_(INT), "Tokens generated."),
-        Column("text", TEXT, "Their text, where there is a tokenizer."),
+        Column("text", TEXT, "Their text, where there is a tokenizer.", range=ranges.LONG_TEXT),
     ),
 )
 
@@ -568,7 +644,7 @@ JOBS = Table(
         _must("job_id", TEXT, "Identity of the job."),
         Column("host_id", TEXT, "Host it was handed to."),
         Column("run_id", TEXT, "Run that came of it."),
-        _must("request", TEXT, "JSON of the workload asked for."),
+        _must("request", TEXT, "JSON of the workload asked for.", range=ranges.OBJECT),
         _must("status", TEXT, "`queued`, `running`, `done`, `failed` or `cancelled`."),
         Column("error", TEXT, "Why it failed."),
         _must("submitted_at", TIME, "When it was submitted."),
@@ -611,10 +687,28 @@ LOSSES = Table(
     ),
 )
 
+REJECTED_ROWS = Table(
+    "rejected_rows",
+    "Rows that an agent sent and that break what a column takes, set aside with the reason. The newest "
+    "10,000 are kept, of one batch the first 100.",
+    ("agent_id", "epoch", "sequence", "row_index"),
+    (
+        _must("table_name", TEXT, "Table they were sent for."),
+        _must("agent_id", TEXT, "Agent that sent them."),
+        _must("epoch", INT, "Epoch of the agent's spool."),
+        _must("sequence", INT, "Number of the batch in it."),
+        _must("row_index", INT, "Place of the row in the batch, from 0."),
+        _must("reason", TEXT, "The column, its value, and what was expected."),
+        _must("content", TEXT, "The row as JSON, cut to 4,096 characters."),
+        _must("received_at", TIME, "When it came."),
+    ),
+    derived=True,
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
-        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES,
+        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES, REJECTED_ROWS,
     )
 }  # fmt: skip

@@ -14,6 +14,7 @@ from roofleet_collector.errors import RejectedBatch
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.service import rederive_outdated
 from roofleet_collector.store import DuckDBStore
+from roofleet_proto.codec import encode_rows
 from roofleet_proto.records import Batch
 
 
@@ -26,6 +27,20 @@ def ops(run_id: str = "run") -> pa.Table:
         "ops",
         [row | {"run_id": run_id} for phase, traced in traces.items() for row in op_rows(phase, traced)],
     )
+
+
+def twice(rows: pa.Table) -> pa.Table:
+    """The rows with a second column `path`."""
+    return rows.append_column("path", rows.column("path"))
+
+
+def bomb() -> bytes:
+    """A few kilobytes that are 80 MB of one path."""
+    rows = spans(1).set_column(4, "path", pa.array(["x" * 80_000_000]))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write(rows)
+    return bytes(sink.getvalue())
 
 
 def test_a_batch_is_stored_and_a_repeated_one_is_not(store: DuckDBStore) -> None:
@@ -42,8 +57,16 @@ def test_a_batch_is_stored_and_a_repeated_one_is_not(store: DuckDBStore) -> None
         (batch(spans(1), 1, table="colours"), "there is no table 'colours'"),
         (batch(spans(1), 1, table="op_costs"), "derived by the collector"),
         (batch(spans(1), 1, table="steps"), "rows for steps have another schema"),
-        (Batch("agent", 1, 1, "spans", b"not arrow"), "no Arrow IPC stream"),
-        (Batch("agent", 1, 1, "spans", b""), "no Arrow IPC stream"),
+        (Batch("agent", 1, 1, "spans", b"not arrow, whatever it is"), "no Arrow IPC stream"),
+        (Batch("agent", 1, 1, "spans", b""), "Arrow IPC stream"),
+        (batch(spans(1), 2**63), f"sequence {2**63} is larger"),
+        (batch(spans(1), 1, epoch=2**64 - 1), f"epoch {2**64 - 1} is larger"),
+        (batch(spans(1), 1, agent="a" * 257), "no printable text"),
+        (batch(spans(1), 1, agent="a\0b"), "no printable text"),
+        (batch(twice(spans(1)), 1), "path is there 2 times"),
+        (Batch("agent", 1, 1, "spans", encode_rows(spans(1)) * 2), "follow the end"),
+        (Batch("agent", 1, 1, "spans", encode_rows(spans(9))[:-8]), "cut before its end"),
+        (Batch("agent", 1, 1, "spans", bomb()), "decode to more than"),
     ],
 )
 def test_a_batch_that_can_never_be_stored_is_refused(store: DuckDBStore, bad: Batch, says: str) -> None:
@@ -121,3 +144,13 @@ def test_a_host_that_registers_was_seen(store: DuckDBStore) -> None:
     Ingest(store).take(batch(rows, 1, "hosts")).result()
     found = store.query("SELECT last_seen_at > now() - INTERVAL 1 MINUTE AS recent FROM hosts").read_all()
     assert found.to_pylist() == [{"recent": True}]
+
+
+def test_an_op_that_costs_more_than_a_column_holds_is_unknown(store: DuckDBStore) -> None:
+    """A product of absurd shapes takes no neighbour along."""
+    rows = [row for row in ops().to_pylist() if row["op"] == "aten.linear"][:2]
+    for tensor in (*rows[0]["inputs"], *rows[0]["outputs"]):
+        tensor["shape"] = [2**40 for _ in tensor["shape"]]
+    Ingest(store).take(batch(table_of("ops", rows), 1, "ops")).result()
+    found = store.query("SELECT is_known FROM op_costs ORDER BY op_index").read_all().column(0).to_pylist()
+    assert found == [False, True]

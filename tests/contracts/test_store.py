@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import spans, table_rows
 
-from roofleet_collector.errors import SqlError, StoreInUse
-from roofleet_collector.store import Append, DuckDBStore, Store
+from roofleet_collector.errors import RowsRefused, SqlError, StoreInUse
+from roofleet_collector.store import Append, DuckDBStore, Seen, Store
 from roofleet_proto.records import RunChange
 from roofleet_proto.tables import TABLES
 
@@ -80,6 +80,58 @@ def test_an_append_is_whole_or_not_at_all(store: Store) -> None:
     assert not futures[2].result().duplicate
     assert count(store) == 2
     assert not store.append(Append({"spans": spans(7)}, ("a", 1, 2))).result().duplicate
+
+
+def test_one_that_fails_among_many_fails_alone(store: Store) -> None:
+    """Of a hundred that are written together, two are at fault: the others are stored, each once."""
+    broken = pa.table({"nothing": [1]})
+    futures = [
+        store.append(
+            Append(
+                {"spans": spans(3, first=3 * n)} | ({"steps": broken} if n in (31, 64) else {}), ("a", 1, n)
+            )
+        )
+        for n in range(1, 101)
+    ]
+    failed = [n for n, future in enumerate(futures, 1) if future.exception() is not None]
+    assert failed == [31, 64]
+    assert all(isinstance(futures[n - 1].exception(), RowsRefused) for n in failed)
+    found = (
+        store.query("SELECT count(*) AS n, count(DISTINCT start_ns) AS d FROM spans").read_all().to_pylist()
+    )
+    assert found == [{"n": 294, "d": 294}]
+
+
+def test_rows_of_many_appends_keep_their_order(store: Store) -> None:
+    """Of rows with one key the last append's stays, whatever was written together."""
+    schema = TABLES["hosts"].schema
+    for n in range(50):
+        rows = pa.Table.from_pylist([{"host_id": "h", "hostname": f"name {n}"}], schema=schema)
+        last = store.append(Append({"hosts": rows}, ("a", 1, n + 1)))
+    last.result()
+    assert store.query("SELECT hostname FROM hosts").read_all().column(0).to_pylist() == ["name 49"]
+
+
+def test_a_copy_is_whole_while_rows_come_in(store: Store, tmp_path: Path) -> None:
+    """It holds what was acknowledged before it, each batch with its key: put back, what an agent sends again
+    of it is a duplicate, and what it sends again of what came later is stored once."""
+    for n in range(1, 21):
+        store.append(Append({"spans": spans(5, first=5 * n)}, ("a", 1, n))).result()
+    coming = [store.append(Append({"spans": spans(5, first=5 * n)}, ("a", 1, n))) for n in range(21, 61)]
+    held = store.backup(tmp_path / "copy" / "roofleet.duckdb")
+    for future in coming:
+        future.result()
+    with pytest.raises(FileExistsError):
+        store.backup(tmp_path / "copy" / "roofleet.duckdb")
+    assert [file.name for file in (tmp_path / "copy").iterdir()] == ["roofleet.duckdb"]
+    restored = type(store)(tmp_path / "copy")  # type: ignore[call-arg]
+    assert held >= 20
+    assert count(restored) == 5 * held
+    again = [restored.append(Append({"spans": spans(5, first=5 * n)}, ("a", 1, n))) for n in range(1, 61)]
+    assert [future.result().duplicate for future in again].count(True) == held
+    found = restored.query("SELECT count(*) AS n, count(DISTINCT start_ns) AS d FROM spans").read_all()
+    assert found.to_pylist() == [{"n": 300, "d": 300}]
+    restored.close()
 
 
 def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -161,13 +213,13 @@ def test_a_deleted_run_stays_deleted_and_its_batches_count_once(store: Store, tm
 
 
 def test_hosts_are_touched(store: Store) -> None:
-    """When a host was last heard of is noted without touching anything else."""
+    """When a host was last heard of, and its clock, is noted without touching anything else."""
     rows = pa.Table.from_pylist([{"host_id": "h", "hostname": "one"}], schema=TABLES["hosts"].schema)
     store.append(Append({"hosts": rows})).result()
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    store.touch_hosts({"h": at, "unknown": at}).result()
-    found = store.query("SELECT hostname, last_seen_at FROM hosts").read_all().to_pylist()
-    assert found == [{"hostname": "one", "last_seen_at": at}]
+    store.touch_hosts({"h": Seen(at, -5_000), "unknown": Seen(at)}).result()
+    found = store.query("SELECT hostname, last_seen_at, clock_offset_ns FROM hosts").read_all().to_pylist()
+    assert found == [{"hostname": "one", "last_seen_at": at, "clock_offset_ns": -5_000}]
 
 
 def test_a_query_only_reads(store: Store) -> None:

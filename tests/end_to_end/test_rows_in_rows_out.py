@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support import CollectorProcess, batch, collector, table_rows
 
+from roofleet_proto.ranges import SHARE, Json
 from roofleet_proto.services import PUSH
 from roofleet_proto.tables import TABLES
 
@@ -66,8 +69,12 @@ def test_rows_with_a_state_come_out_as_they_went_in(running: CollectorProcess, n
     if name == "hosts":
         row["last_seen_at"] = None
     for column in table.columns:
-        if column.required and row[column.name] is None:
-            row[column.name] = 0
+        if isinstance(column.takes, Json):
+            row[column.name] = json.dumps(column.takes.kind())
+        elif column.takes is SHARE:
+            row[column.name] = 0.25
+        elif column.required and row[column.name] is None:
+            row[column.name] = datetime(2026, 1, 2, tzinfo=UTC)
     rows = pa.Table.from_pylist([row], schema=table.schema)
     with grpc.insecure_channel(running.grpc) as channel:
         list(PUSH.client(channel)(iter([batch(rows, next(sequences), name)]), timeout=120))

@@ -118,7 +118,7 @@ def test_an_empty_message_on_attach_is_malformed() -> None:
 def test_truncated_rows_are_malformed(cut: int) -> None:
     """Rows that lost their end are refused."""
     data = codec.encode_rows(spans(100))
-    with pytest.raises(codec.MalformedMessage, match="no Arrow IPC stream"):
+    with pytest.raises(codec.MalformedMessage, match="Arrow IPC stream"):
         codec.decode_rows(data[: len(data) // 2 - cut], TABLES["spans"])
 
 

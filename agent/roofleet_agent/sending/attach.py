@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -45,6 +47,10 @@ class Attachment:
             self._stopping.wait(pauses.next_s())
 
     def _messages(self) -> Iterator[AgentMessage]:
-        yield self._hello
+        yield replace(self._hello, sent_unix_us=_now_us())
         while not self._stopping.wait(self._heartbeat_s):
-            yield Heartbeat(self._spool.count())
+            yield Heartbeat(self._spool.count(), _now_us())
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -16,7 +16,7 @@ from roofleet_agent.sending.pauses import Pauses
 from roofleet_agent.sending.spool import Spool
 from roofleet_proto.door import PLAIN, Door
 from roofleet_proto.records import Batch, Filter
-from roofleet_proto.services import GET_COLLECTOR, MAX_MESSAGE_BYTES, PUSH, REJECTED_SEQUENCE
+from roofleet_proto.services import GET_COLLECTOR, MAX_MESSAGE_BYTES, PUSH, REJECTED_SEQUENCE, RETRY_AFTER_MS
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class Uplink:
                         f"the collector stopped answering ({_reason(error)}); "
                         f"{self._spool.count()} batches stay in {self._spool.path}"
                     ) from None
-                if error.code() not in _OVER_ONE_BATCH:
-                    time.sleep(0.2)
+                if not _over_one_batch(error):
+                    time.sleep(max(0.2, _retry_after_s(error)))
 
     def run(self) -> None:
         """Sends rows as they come until `stop`; waits for a collector that is away."""
@@ -120,8 +120,8 @@ class Uplink:
             except grpc.RpcError as error:
                 self._say(error)
                 window = self._after(error, window)
-                if error.code() not in _OVER_ONE_BATCH:
-                    self._stopping.wait(pauses.next_s())
+                if not _over_one_batch(error):
+                    self._stopping.wait(max(pauses.next_s(), _retry_after_s(error)))
 
     def _stream(self, window: int, *, follow: bool, patience_s: float | None = None) -> None:
         """One Push stream, until the spool is empty or, with `follow`, until the uplink is stopped.
@@ -146,6 +146,11 @@ class Uplink:
                     self._under_way.remove(ack.sequence)
                 credit.release()
                 progress[0] = time.monotonic()
+                if ack.rejected_rows:
+                    log.error(
+                        "the collector set %d rows of batch %d aside: its table rejected_rows says why",
+                        *(ack.rejected_rows, ack.sequence),
+                    )
                 self._said = ""
         finally:
             ended.set()
@@ -182,7 +187,7 @@ class Uplink:
         if code == grpc.StatusCode.INVALID_ARGUMENT and REJECTED_SEQUENCE in metadata:
             self._set_aside(int(metadata[REJECTED_SEQUENCE]), error.details())
             return window
-        if code not in _OVER_ONE_BATCH:
+        if not _over_one_batch(error):
             return window
         # The collector could not say which batch it was: they are sent one at a time until it is found.
         if window == 1 and self._under_way:
@@ -196,7 +201,7 @@ class Uplink:
 
     def _say(self, error: Any) -> None:
         """Logs why nothing gets through, once for each reason."""
-        if error.code() in _OVER_ONE_BATCH:
+        if _over_one_batch(error):
             return
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             self._say_once(_NO_COLLECTOR)
@@ -213,11 +218,21 @@ class Uplink:
 
 
 _NOT_LET_IN = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-_OVER_ONE_BATCH = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _NO_COLLECTOR = (
     "what answers there is no Roofleet collector's gRPC port: name that one, 7700 unless told otherwise "
     "(7701 is its SQL)"
 )
+
+
+def _over_one_batch(error: Any) -> bool:
+    """Whether a stream ended over a batch that can never be taken, and not because the collector is busy."""
+    exhausted = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and not _retry_after_s(error)
+    return exhausted or error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _retry_after_s(error: Any) -> float:
+    """When a collector that cannot keep up wants to be asked again; 0 if it does not say."""
+    return float(dict(error.trailing_metadata() or ()).get(RETRY_AFTER_MS, 0)) / 1000
 
 
 def _watch(call: Any, progress: list[float], ended: threading.Event, patience_s: float) -> None:

@@ -60,6 +60,8 @@ def stated_cost(text: str | None) -> Cost | None:
 
 def _row(op: dict[str, Any], cost: Cost | None) -> dict[str, Any]:
     row = {name: op[name] for name in ("run_id", "phase", "op_index", "path")}
+    if cost is not None and max(getattr(cost, name) for name in Cost.__dataclass_fields__) >= 2**63:
+        cost = None  # more than a column holds
     row.update(is_known=cost is not None, formula_version=FORMULA_VERSION)
     if cost is not None:
         row.update({name: getattr(cost, name) for name in Cost.__dataclass_fields__})

@@ -35,10 +35,15 @@ JOIN_S = 15.0
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 
+collector_app = typer.Typer(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 agent = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 
 
+@collector_app.callback()
 def collector(
+    context: typer.Context,
     data: options.Data = None,
     grpc: Annotated[
         str, typer.Option("--grpc", metavar="HOST:PORT", help="Where agents connect.")
@@ -80,13 +85,20 @@ def collector(
             rich_help_panel=KEYS,
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse to start on damaged data, instead of setting it aside."),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Take rows in from agents, keep them, and answer SQL.
 
     Ctrl-C or SIGTERM ends it cleanly: what is under way is committed first. Beyond this machine it listens
     with TLS and tokens only (`roofleet certs`, `roofleet tokens`); on loopback it is open to its user.
+    `roofleet collector backup` copies what is stored.
     """
+    if context.invoked_subcommand is not None:
+        return
     needs("collector", "duckdb")
     from roofleet_collector.keys.opening import Protection
     from roofleet_collector.keys.tls import Certificates
@@ -111,10 +123,29 @@ def collector(
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, grpc_at, sql_at, stop, protection=protection, ready=ready)
+        await serve(folder, grpc_at, sql_at, stop, strict=strict, protection=protection, ready=ready)
 
     asyncio.run(main())
     print("collector: stopped", flush=True)
+
+
+@collector_app.command()
+def backup(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to be made.", show_default=False)],
+    data: options.Data = None,
+) -> None:
+    """Copy what is stored to a file, consistent, while rows come in.
+
+    As `roofleet.duckdb` in a data folder it is a store again. Agents send what they still hold; what the
+    copy has of it is stored once.
+    """
+    needs("collector", "duckdb")
+    from roofleet.running.backup import back_up
+
+    group = context.parent
+    folder = data_folder(data or (group.params["data"] if group else None))
+    print(f"{back_up(folder, path)} batches in {path}")
 
 
 @agent.callback(invoke_without_command=True)

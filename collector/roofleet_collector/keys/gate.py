@@ -25,6 +25,8 @@ from roofleet_proto.records import Hello
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.5
+RETRY_AFTER_MS = 1_000
+"""When a caller at its limit is to come back."""
 """How often those who are in are looked at again."""
 OPEN_LIMITS = (2_000.0, 10_000.0, 4_096)
 """Calls a second, at once, and streams from one address where nobody is asked for a token: a whole fleet may
@@ -191,7 +193,9 @@ async def refuse(context: Any, error: CallRefused) -> None:
     if isinstance(error, UnknownCaller):
         code = grpc.StatusCode.UNAUTHENTICATED
     elif isinstance(error, TooMuch):
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        # without a time to come back an agent takes it for a batch that is too large
+        later = ((services.RETRY_AFTER_MS, str(RETRY_AFTER_MS)),)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), later)
     await context.abort(code, str(error))
 
 

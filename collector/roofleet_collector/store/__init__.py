@@ -1,6 +1,6 @@
 """Where rows are kept. Nothing outside this package knows that it is one DuckDB file."""
 
-from roofleet_collector.store.contract import Append, Receipt, Store
+from roofleet_collector.store.contract import Append, Receipt, Seen, Store
 from roofleet_collector.store.duckdb_store import DuckDBStore
 
-__all__ = ["Append", "DuckDBStore", "Receipt", "Store"]
+__all__ = ["Append", "DuckDBStore", "Receipt", "Seen", "Store"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -19,29 +21,47 @@ class Append:
     """Rows of one or more tables that become visible together.
 
     `key` is (agent_id, epoch, sequence): an Append whose key is stored already stores nothing. Rows the
-    collector makes itself come without one.
+    collector makes itself come without one. `rejected` counts rows of the batch that are not among them.
     """
 
     rows: Mapping[str, pa.Table]
     key: tuple[str, int, int] | None = None
+    rejected: int = 0
+
+    @cached_property
+    def bytes(self) -> int:
+        """What the rows take in memory."""
+        return sum(table.get_total_buffer_size() for table in self.rows.values())
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of an Append; `duplicate` if its key was there before."""
+    """What became of an Append; `duplicate` if its key was there before, `rejected` rows were set aside."""
 
     duplicate: bool
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """When a host was last heard of, and how far its clock was ahead of ours then, where it said."""
+
+    at: datetime
+    clock_offset_ns: int | None = None
 
 
 class Store(Protocol):
     """A place for rows, safe to call from any thread."""
 
     def append(self, rows: Append) -> Future[Receipt]:
-        """Commits the rows and their key; the future resolves after the commit, in the order of calls."""
+        """Commits the rows and their key; the future resolves after the commit, in the order of calls.
+
+        It fails with RowsRefused if these rows can never be stored.
+        """
         ...
 
-    def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
-        """Notes when hosts were last heard of."""
+    def touch_hosts(self, seen: Mapping[str, Seen]) -> Future[None]:
+        """Notes when hosts were last heard of, and their clocks."""
         ...
 
     def change_run(self, change: RunChange) -> Future[bool]:
@@ -51,6 +71,17 @@ class Store(Protocol):
     def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
         """Deletes runs with all their rows, those that come later included; resolves to the ids that were
         there."""
+        ...
+
+    def probe(self) -> Future[None]:
+        """Fails if the machine lets nothing be stored, such as for a full disk."""
+        ...
+
+    def backup(self, to: Path) -> int:
+        """Copies what is stored to a file that is not there yet, as it is at one moment, while rows come in.
+
+        Returns how many batches the copy holds. Raises OSError.
+        """
         ...
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from roofleet_collector.errors import StoreInUse, StoreUnreadable
+from roofleet_collector.errors import RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
 from roofleet_collector.store.apart import Apart
-from roofleet_collector.store.contract import Append, Receipt
-from roofleet_collector.store.engine import connect, is_of_a_newer_version
+from roofleet_collector.store.contract import Append, Receipt, Seen
+from roofleet_collector.store.engine import ask, connect, damage, is_of_a_newer_version, is_of_the_rows
+from roofleet_collector.store.kept import KeptNote
 from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
+from roofleet_collector.store.ledger import Ledger
 from roofleet_collector.store.limits import Limits, bound
 from roofleet_collector.store.locks import lock_down
 from roofleet_collector.store.reader import Reader
@@ -26,9 +29,14 @@ from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import is_current, migrate
 from roofleet_collector.store.writer import Writer
 from roofleet_proto.records import RunChange
-from roofleet_proto.tables import TABLES, Table
+from roofleet_proto.tables import HOSTS, REJECTED_ROWS, TABLES, Table
 
 FILE_NAME = "roofleet.duckdb"
+LEAST_FREE_BYTES = 1024 * 1024
+"""A disk with less room is still full: a small write may succeed where the next batch fails."""
+MOST_REJECTED = 10_000
+"""Rows set aside that are kept, the newest."""
+SEEN = pa.schema([HOSTS.schema.field(name) for name in ("host_id", "last_seen_at", "clock_offset_ns")])
 
 
 class DuckDBStore:
@@ -62,6 +70,17 @@ class DuckDBStore:
                     "pip install 'duckdb>=2,<3' reads it"
                 ) from error
             first = str(error).splitlines()[0]
+            if (harm := damage(error)) is not None:
+                raise StoreDamaged(
+                    f"{self.path} is damaged: {first}. `roofleet collector` on this folder sets aside "
+                    f"what is "
+                    "bad, deletes nothing, and starts with what is good",
+                    harm.log_from,
+                ) from error
+            if not os.access(folder, os.W_OK):
+                first += (
+                    " (the folder cannot be written to: its disk is read-only, or the right to it is missing)"
+                )
             raise StoreUnreadable(f"{self.path} cannot be opened: {first}") from error
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
@@ -77,8 +96,12 @@ class DuckDBStore:
             self._connection.close()
             raise
         self._deleted = deleted_runs(self._connection)
+        self._ledger: Ledger | None = None
+        self._kept = KeptNote(folder)
         self.reader = Reader(self._connection)
-        self._writer = Writer(self._connection.cursor())
+        self._writer = Writer(
+            self._connection.cursor(), committed=self._committed, rolled_back=self._rolled_back
+        )
         self._closing = threading.Lock()
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -93,19 +116,24 @@ class DuckDBStore:
     def append(self, rows: Append) -> Future[Receipt]:
         """See Store.append. What runs achieved is noted in work of its own after the one that ends them: if
         that fails, the rows are stored all the same."""
-        stored = self._writer.submit(lambda connection: _append(connection, rows, self._deleted))
+        stored = self._writer.submit_gathered(self._append_all, rows, rows.bytes)
         ended = ended_runs(rows)
         if not ended:
             return stored
         noted = self._writer.submit(lambda connection: note_achieved(connection, ended))
         return when_noted(stored, noted)
 
-    def touch_hosts(self, seen: Mapping[str, datetime]) -> Future[None]:
+    def touch_hosts(self, seen: Mapping[str, Seen]) -> Future[None]:
         """See Store.touch_hosts."""
 
         def touch(connection: duckdb.DuckDBPyConnection) -> None:
-            for host_id, at in seen.items():
-                connection.execute("UPDATE hosts SET last_seen_at = ? WHERE host_id = ?", [at, host_id])
+            columns = zip(*((host, one.at, one.clock_offset_ns) for host, one in seen.items()), strict=True)
+            connection.register("seen", pa.table(list(map(pa.array, columns, SEEN.types)), schema=SEEN))
+            connection.execute(
+                "UPDATE hosts SET last_seen_at = seen.last_seen_at, clock_offset_ns = seen.clock_offset_ns "
+                "FROM seen WHERE hosts.host_id = seen.host_id"
+            )
+            connection.unregister("seen")
 
         return self._writer.submit(touch)
 
@@ -141,6 +169,20 @@ class DuckDBStore:
             replaced, self._writer.submit(lambda connection: note_achieved(connection, [run_id]))
         )
 
+    def probe(self) -> Future[None]:
+        """See Store.probe. Where the last transaction failed for the machine's sake, one is tried."""
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.execute("UPDATE views_laid SET digest = digest")
+
+        if self._writer.trouble is None:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        if shutil.disk_usage(self.path.parent).free < LEAST_FREE_BYTES:
+            raise OSError(self._writer.trouble)
+        return self._writer.submit(write)
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""
         return self.reader.query(sql, parameters)
@@ -149,25 +191,92 @@ class DuckDBStore:
         """A reader for statements of whoever may ask; close it before the store."""
         return Reader(self._connection, limits, apart or Apart())
 
+    def _append_all(self, connection: duckdb.DuckDBPyConnection, appends: Sequence[Append]) -> list[Receipt]:
+        """Rows of one table from all of them go in as one, since an INSERT costs as much as 1,000 rows."""
+        ledger = self._known(connection)
+        receipts: list[Receipt] = []
+        parts: dict[str, list[pa.Table]] = {}
+        for append in appends:
+            if append.key is not None and not ledger.note(append.key):
+                receipts.append(Receipt(duplicate=True))
+                continue
+            receipts.append(Receipt(duplicate=False, rejected=append.rejected))
+            for name, rows in append.rows.items():
+                parts.setdefault(name, []).append(rows)
+        ledger.write(connection)
+        try:
+            rows = {name: pa.concat_tables(tables) for name, tables in parts.items()}
+            for name, table in without_deleted(rows, self._deleted).items():
+                _insert(connection, TABLES[name], table)
+        except Exception as error:
+            if is_of_the_rows(error):
+                raise RowsRefused(str(error).partition("\n")[0]) from error
+            raise
+        return receipts
+
+    def _known(self, connection: duckdb.DuckDBPyConnection) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger(connection)
+        return self._ledger
+
+    def _committed(self) -> None:
+        if self._ledger is not None:
+            self._ledger.committed()
+            self._kept.write(self._ledger.batches)
+
+    def _rolled_back(self) -> None:
+        if self._ledger is not None:
+            self._ledger.rolled_back()
+
+    def backup(self, to: Path) -> int:
+        """See Store.backup. Writing waits while the files are copied; the copy is then opened, so that its
+        log is in it and it is known to be readable."""
+        if to.exists():
+            raise FileExistsError(f"{to} is there already")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        parts = {self.path: to.with_name(f"{to.name}.part")}
+        parts[_log_of(self.path)] = _log_of(parts[self.path])
+
+        def copy(_: duckdb.DuckDBPyConnection) -> None:
+            for source, target in parts.items():
+                if source.exists():
+                    shutil.copyfile(source, target)
+
+        try:
+            self._writer.submit(copy).result()
+            connection = connect(parts[self.path])
+            batches = Ledger(connection).batches
+            ask(connection, "CHECKPOINT")
+            connection.close()
+            parts[self.path].rename(to)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)
+        return batches
+
+    def lost(self) -> tuple[int, str] | None:
+        """How many batches are missing that were stored, and when they were last noted; None if none are."""
+        kept = self._kept.read()
+        stored = self._writer.submit(self._known).result().batches
+        return (kept.batches - stored, kept.at) if kept is not None and kept.batches > stored else None
+
+    def accept_loss(self) -> None:
+        """Notes what is stored now, so that what is missing is not missed again."""
+        self._kept.write(self._writer.submit(self._known).result().batches, now=True, fewer=True)
+
     def close(self) -> None:
         """See Store.close."""
         with self._closing:
             self.reader.close()
             self._writer.close()
             self._connection.close()
+            if self._ledger is not None:
+                self._kept.write(self._ledger.batches, now=True)
 
 
-def _append(connection: duckdb.DuckDBPyConnection, rows: Append, deleted: set[str]) -> Receipt:
-    if rows.key is not None:
-        known = connection.execute(
-            "SELECT 1 FROM ingest_log WHERE agent_id = ? AND epoch = ? AND sequence = ?", rows.key
-        ).fetchone()
-        if known:
-            return Receipt(duplicate=True)
-        connection.execute("INSERT INTO ingest_log VALUES (?, ?, ?, now())", rows.key)
-    for name, table in without_deleted(rows.rows, deleted).items():
-        _insert(connection, TABLES[name], table)
-    return Receipt(duplicate=False)
+def _log_of(file: Path) -> Path:
+    """The write-ahead log beside a database file."""
+    return file.with_name(f"{file.name}.wal")
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
@@ -175,9 +284,15 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table)
         rows = _last_of_each_key(rows, table.key)
     verb = "INSERT OR REPLACE INTO" if table.replaces else "INSERT INTO"
     # After an error the transaction takes no more orders; the next rows take this name over.
-    connection.register("incoming", rows)
+    connection.register("incoming", rows.combine_chunks())
     connection.execute(f"{verb} {table.name} SELECT * FROM incoming")
     connection.unregister("incoming")
+    if table is REJECTED_ROWS:
+        connection.execute(
+            "DELETE FROM rejected_rows WHERE received_at < "
+            "(SELECT received_at FROM rejected_rows ORDER BY received_at DESC LIMIT 1 OFFSET ?)",
+            [MOST_REJECTED - 1],
+        )
 
 
 def _last_of_each_key(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,35 @@ def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
 def is_of_a_newer_version(error: duckdb.Error) -> bool:
     """Whether a file could not be opened because a newer DuckDB has written it."""
     return "newer version of DuckDB" in str(error)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What a file could not be opened for: its log from a place on, or without a place the file itself."""
+
+    log_from: int | None = None
+
+
+def damage(error: duckdb.Error) -> Damage | None:
+    """The damage that an error of opening tells of; None if it tells of something else."""
+    said = str(error)
+    if "replaying WAL" in said:
+        found = re.search(r"entry at byte position (\d+)", said)
+        return Damage(int(found[1]) if found else 0)
+    broken = ("Corrupt database file", "not a valid DuckDB database", "Could not read enough bytes")
+    return Damage() if any(words in said for words in broken) else None
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether a transaction failed for want of disk or the like, whatever it was to store."""
+    return isinstance(error, (duckdb.IOException, duckdb.FatalException, OSError))
+
+
+def is_of_the_rows(error: BaseException) -> bool:
+    """Whether rows can never be stored: their values or their columns are not the table's."""
+    return isinstance(
+        error, (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError, pa.ArrowInvalid)
+    )
 
 
 def ask(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = ()) -> list[Any]:

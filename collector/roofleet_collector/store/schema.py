@@ -83,15 +83,14 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     Returns the schema's number. Raises StoreUnreadable if the file was written by a newer Roofleet.
     """
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY)")
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
-    current = int(row[0]) if row else 0
+    done = {int(number) for (number,) in connection.execute("SELECT version FROM schema_version").fetchall()}
     known = migrations()
-    if current > known[-1][0]:
+    if (newest := max(done, default=0)) > known[-1][0]:
         raise StoreUnreadable(
-            f"the data has schema {current}, this Roofleet knows {known[-1][0]}: install a newer one"
+            f"the data has schema {newest}, this Roofleet knows {known[-1][0]}: install a newer one"
         )
     for number, sql in known:
-        if number > current:
+        if number not in done:
             connection.execute("BEGIN")
             connection.execute(sql)
             connection.execute("INSERT INTO schema_version VALUES (?)", [number])
@@ -111,8 +110,8 @@ def is_current(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether a database has the tables and the views of this version."""
     try:
         laid = connection.execute(
-            "SELECT digest FROM views_laid WHERE (SELECT max(version) FROM schema_version) = ?",
-            [migrations()[-1][0]],
+            "SELECT digest FROM views_laid WHERE (SELECT list_sort(list(version)) FROM schema_version) = ?",
+            [[number for number, _ in migrations()]],
         ).fetchall()
     except duckdb.CatalogException:
         return False

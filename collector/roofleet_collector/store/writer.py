@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import duckdb
 
+from roofleet_collector.store.engine import is_of_the_machine
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
-MAX_GROUP = 32
-"""Most pieces of work in one transaction. A commit costs about as much as inserting 1,500 rows, so a busy
-collector shares it; an idle one commits each piece as it comes."""
+GatheredRun = Callable[[duckdb.DuckDBPyConnection, Sequence[Item]], Sequence[Result]]
+
+MAX_GROUP, MAX_GROUP_BYTES = 1024, 32 * 1024 * 1024
+"""Most pieces of work in one transaction, and the bytes after which no more is taken into it. A commit costs
+about as much as inserting 1,500 rows, so a busy collector shares it; an idle one commits each piece as it
+comes."""
 
 
 @dataclass
 class _Work:
-    run: Callable[[duckdb.DuckDBPyConnection], Any]
+    run: Callable[..., Any]
+    item: Any
+    gathered: bool
+    bytes: int
     future: Future[Any]
 
 
 class Writer:
     """Runs pieces of work on one connection, in the order they came, each in a transaction.
 
-    Several that wait are committed together; if one of them fails, all are rolled back and run again one by
-    one, so that only the one at fault fails.
+    Several that wait are committed together; if one of them fails, all are rolled back and run again in two
+    halves, so that only the one at fault fails. Where the machine is at fault (a full disk) all of them do.
+    `committed` and `rolled_back` are called on the writer's thread after each transaction.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        committed: Callable[[], None] = lambda: None,
+        rolled_back: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connection = connection
+        self._committed, self._rolled_back = committed, rolled_back
         self._queue: queue.Queue[_Work | None] = queue.Queue()
         self._closing = threading.Lock()
         self._closed = False
+        self.trouble: str | None = None
+        """Why the machine let the last transaction fail; None if it did not."""
         self._thread = threading.Thread(target=self._serve, name="roofleet-writer", daemon=True)
         self._thread.start()
 
     def submit(self, run: Callable[[duckdb.DuckDBPyConnection], Result]) -> Future[Result]:
         """Queues work; the future resolves after its commit. RuntimeError once the writer is closed."""
-        future: Future[Result] = Future()
+        return self._submit(_Work(run, None, False, 0, Future()))
+
+    def submit_gathered(self, run: GatheredRun[Item, Result], item: Item, bytes: int) -> Future[Result]:
+        """The same for work that is done together with what came right before and after it, if that is of the
+        same `run`: it is called with all their items and gives a result for each."""
+        return self._submit(_Work(run, item, True, bytes, Future()))
+
+    def _submit(self, work: _Work) -> Future[Any]:
         with self._closing:
             if self._closed:
                 raise RuntimeError("the store is closed")
-            self._queue.put(_Work(run, future))
-        return future
+            self._queue.put(work)
+        return work.future
 
     def close(self) -> None:
         """Finishes what is queued and ends the thread."""
@@ -61,8 +89,8 @@ class Writer:
             first = self._queue.get()
             if first is None:
                 return
-            group, last = [first], False
-            while len(group) < MAX_GROUP:
+            group, bytes, last = [first], first.bytes, False
+            while len(group) < MAX_GROUP and bytes < MAX_GROUP_BYTES:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -71,8 +99,10 @@ class Writer:
                     last = True
                     break
                 group.append(following)
+                bytes += following.bytes
             # Work whose caller has gone before it began is left out; from here on nobody can call it off.
             self._commit([work for work in group if work.future.set_running_or_notify_cancel()])
+            del group, first
             if last:
                 return
 
@@ -81,21 +111,36 @@ class Writer:
             return
         try:
             self._connection.execute("BEGIN")
-            results = [work.run(self._connection) for work in group]
+            results = self._run(group)
             self._connection.execute("COMMIT")
         except BaseException as error:
             self._rollback()
-            if len(group) == 1:
-                group[0].future.set_exception(error)
+            if (of_the_machine := is_of_the_machine(error)) or len(group) == 1:
+                if of_the_machine:
+                    self.trouble = str(error)
+                for work in group:
+                    work.future.set_exception(error)
                 return
-            for work in group:
-                self._commit([work])
+            half = len(group) // 2
+            self._commit(group[:half])
+            self._commit(group[half:])
         else:
+            self.trouble = None
+            self._committed()
             for work, result in zip(group, results, strict=True):
                 work.future.set_result(result)
 
+    def _run(self, group: list[_Work]) -> list[Any]:
+        results: list[Any] = []
+        for (run, gathered), works in groupby(group, lambda work: (work.run, work.gathered)):
+            if gathered:
+                results += run(self._connection, [work.item for work in works])
+            else:
+                results += [run(self._connection) for _ in works]
+        return results
+
     def _rollback(self) -> None:
-        try:
+        # a failed COMMIT has ended the transaction already, and a fault of the engine all of them
+        with contextlib.suppress(duckdb.Error):
             self._connection.execute("ROLLBACK")
-        except duckdb.TransactionException:
-            return  # a failed COMMIT has ended the transaction already
+        self._rolled_back()

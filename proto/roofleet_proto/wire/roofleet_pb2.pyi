@@ -20,34 +20,40 @@ class Batch(_message.Message):
     def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., table: _Optional[str] = ..., arrow_ipc: _Optional[bytes] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("agent_id", "epoch", "sequence", "duplicate")
+    __slots__ = ("agent_id", "epoch", "sequence", "duplicate", "rejected_rows")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_ROWS_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     epoch: int
     sequence: int
     duplicate: bool
-    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., duplicate: bool = ...) -> None: ...
+    rejected_rows: int
+    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., duplicate: bool = ..., rejected_rows: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("agent_id", "host_id", "hostname", "agent_version")
+    __slots__ = ("agent_id", "host_id", "hostname", "agent_version", "sent_unix_us")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SENT_UNIX_US_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     host_id: str
     hostname: str
     agent_version: str
-    def __init__(self, agent_id: _Optional[str] = ..., host_id: _Optional[str] = ..., hostname: _Optional[str] = ..., agent_version: _Optional[str] = ...) -> None: ...
+    sent_unix_us: int
+    def __init__(self, agent_id: _Optional[str] = ..., host_id: _Optional[str] = ..., hostname: _Optional[str] = ..., agent_version: _Optional[str] = ..., sent_unix_us: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("spooled_batches",)
+    __slots__ = ("spooled_batches", "sent_unix_us")
     SPOOLED_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    SENT_UNIX_US_FIELD_NUMBER: _ClassVar[int]
     spooled_batches: int
-    def __init__(self, spooled_batches: _Optional[int] = ...) -> None: ...
+    sent_unix_us: int
+    def __init__(self, spooled_batches: _Optional[int] = ..., sent_unix_us: _Optional[int] = ...) -> None: ...
 
 class JobProgress(_message.Message):
     __slots__ = ("job_id", "status", "fraction", "message")
@@ -230,3 +236,15 @@ class DeleteRunsResponse(_message.Message):
     RUN_IDS_FIELD_NUMBER: _ClassVar[int]
     run_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("path", "batches")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    batches: int
+    def __init__(self, path: _Optional[str] = ..., batches: _Optional[int] = ...) -> None: ...

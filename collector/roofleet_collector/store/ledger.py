@@ -1,0 +1,144 @@
+"""Which batches are stored: their sequences by agent and epoch, as ranges, in memory and in `ingest_log`."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+import duckdb
+import pyarrow as pa
+
+from roofleet_collector.store.engine import ask
+
+MOST_ROWS = 100_000
+"""Rows of `ingest_log` after which they are joined to what they are in memory."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("agent_id", pa.string()),
+        pa.field("epoch", pa.int64()),
+        pa.field("first_sequence", pa.int64()),
+        pa.field("last_sequence", pa.int64()),
+    ]
+)
+
+Key = tuple[str, int, int]
+"""Agent, epoch and sequence of a batch."""
+
+
+class Ledger:
+    """The keys of the batches in one database, used by the thread that writes to it.
+
+    What is noted counts at once, and for good when the transaction it is written in is committed.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._stored: dict[tuple[str, int], Ranges] = {}
+        self._noted: dict[tuple[str, int], set[int]] = {}
+        self._rows = 0
+        self._rewritten = False
+        for agent_id, epoch, first, last in ask(
+            connection, "SELECT agent_id, epoch, first_sequence, last_sequence FROM ingest_log"
+        ):
+            self._ranges(agent_id, epoch).add(first, last)
+            self._rows += 1
+        self.batches = sum(ranges.count for ranges in self._stored.values())
+        """How many batches are stored."""
+
+    def note(self, key: Key) -> bool:
+        """Notes a batch; False if it is stored or noted already."""
+        agent_id, epoch, sequence = key
+        stored = self._stored.get((agent_id, epoch))
+        noted = self._noted.setdefault((agent_id, epoch), set())
+        if sequence in noted or (stored is not None and sequence in stored):
+            return False
+        noted.add(sequence)
+        return True
+
+    def write(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Writes what was noted since the last commit, in the transaction of its rows."""
+        rows = [
+            (agent_id, epoch, first, last)
+            for (agent_id, epoch), sequences in self._noted.items()
+            for first, last in joined(sequences)
+        ]
+        if not rows:
+            return
+        self._rewritten = self._rows + len(rows) > max(MOST_ROWS, 2 * len(self._stored))
+        if self._rewritten:
+            connection.execute("DELETE FROM ingest_log")
+            rows += [
+                (agent_id, epoch, first, last)
+                for (agent_id, epoch), ranges in self._stored.items()
+                for first, last in ranges
+            ]
+        columns = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)
+        ]
+        connection.register("keys", pa.table(columns, schema=_SCHEMA))
+        connection.execute("INSERT INTO ingest_log SELECT *, now() FROM keys")
+        connection.unregister("keys")
+
+    def committed(self) -> None:
+        """What was noted is stored."""
+        if self._rewritten:
+            self._rows, self._rewritten = sum(len(ranges) for ranges in self._stored.values()), False
+        for (agent_id, epoch), sequences in self._noted.items():
+            ranges = self._ranges(agent_id, epoch)
+            self.batches += len(sequences)
+            for first, last in joined(sequences):
+                ranges.add(first, last)
+                self._rows += 1
+        self._noted.clear()
+
+    def rolled_back(self) -> None:
+        """What was noted is not."""
+        self._noted.clear()
+        self._rewritten = False
+
+    def _ranges(self, agent_id: str, epoch: int) -> Ranges:
+        return self._stored.setdefault((agent_id, epoch), Ranges())
+
+
+class Ranges:
+    """A set of whole numbers, as ranges that neither overlap nor touch."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_right(self._firsts, number) - 1
+        return place >= 0 and number <= self._lasts[place]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._firsts, self._lasts, strict=True)
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are in it."""
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+    def add(self, first: int, last: int) -> None:
+        """Puts the numbers from `first` to `last` in, both included."""
+        begin = bisect_right(self._firsts, first)
+        if begin > 0 and self._lasts[begin - 1] >= first - 1:
+            begin -= 1
+            first = self._firsts[begin]
+        end = bisect_right(self._firsts, last + 1)
+        if end > begin:
+            last = max(last, self._lasts[end - 1])
+        self._firsts[begin:end] = [first]
+        self._lasts[begin:end] = [last]
+
+
+def joined(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers as ranges, in order."""
+    ranges = Ranges()
+    for number in sorted(numbers):
+        ranges.add(number, number)
+    return list(ranges)
