@@ -21,7 +21,10 @@ from rich.table import Table
 
 from benchmarks.figure import Figure
 
-BENCHMARKS = ("timed_pass", "pairs", "roofs", "ingest", "fleet", "counts", "trace", "analyze", "small_query")
+BENCHMARKS = (
+    *("timed_pass", "pairs", "roofs", "ingest", "fleet", "counts", "trace", "analyze", "small_query"),
+    "hostile",
+)
 """Each a file here with a function `measure`; imported when it has its turn, so that it fails alone."""
 
 FILE = Path("bench.json")

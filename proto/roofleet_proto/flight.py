@@ -22,6 +22,8 @@ COMMAND = 2
 """The kind of a descriptor that holds a command, not a path."""
 
 _LENGTHS = struct.Struct("<II")
+_BODY_TAG = b"\xc2\x3e"
+"""Of `data_body`: the number of the field, 1000, and that bytes follow."""
 
 
 def decode_descriptor(data: bytes) -> bytes:
@@ -107,14 +109,21 @@ def decode_put(messages: Iterable[bytes], max_bytes: int) -> tuple[bytes, bytes]
 
 
 def _encode_data(encapsulated: pa.Buffer) -> bytes:
-    # metadata behind two numbers, and then the body
+    # metadata behind two numbers, and then the body, which is copied once
     _, length = _LENGTHS.unpack_from(encapsulated, 0)
-    begin = _LENGTHS.size + length
-    message = wire.FlightData(
-        data_header=encapsulated.slice(_LENGTHS.size, length).to_pybytes(),
-        data_body=encapsulated.slice(begin).to_pybytes(),
-    )
-    return bytes(message.SerializeToString())
+    header = encapsulated.slice(_LENGTHS.size, length).to_pybytes()
+    body = memoryview(encapsulated)[_LENGTHS.size + length :]
+    fields = wire.FlightData(data_header=header).SerializeToString()
+    return b"".join((fields, _BODY_TAG, _varint(len(body)), body))
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
 
 
 def _command(descriptor: Any) -> bytes:

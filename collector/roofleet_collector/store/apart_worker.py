@@ -30,6 +30,9 @@ from roofleet_collector.store.statements import Select
 CATALOG = "roofleet"
 """The name that the collector's database has by its file, for statements that spell it out."""
 
+NICE = 10
+"""What a hostile statement takes of the processors, it takes after whoever stores rows."""
+
 PLAN, SHAPE, RUN = "plan", "shape", "run"
 READY, FAILED, TOO_MUCH, SHAPED, SCHEMA, BATCH, END = b"r", b"f", b"m", b"t", b"s", b"b", b"e"
 """The first byte of what is sent back."""
@@ -39,6 +42,7 @@ def main(socket: int, memory_bytes: int) -> None:
     """Serves one request after the other."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICE)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     link = Connection(socket)
     connection = duckdb.connect(config={"threads": 1, "memory_limit": f"{memory_bytes // 2**20 // 2}MiB"})
