@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from roofleet_collector.errors import RejectedBatch, RowsRefused
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.keys.gate import caller
+from roofleet_collector.keys.identity import Identity
 from roofleet_collector.room import Room
 from roofleet_collector.store import Append, Receipt
 from roofleet_proto import services
@@ -42,6 +44,7 @@ class Pushes:
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
         self._room = Room(ALL_BYTES, PATIENCE_S)
+        self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._decoding = ThreadPoolExecutor(2, "roofleet-decode")
 
     def close(self) -> None:
@@ -54,7 +57,7 @@ class Pushes:
         A batch that can never be stored is a RejectedBatch, one that finds no room in time CollectorBusy.
         """
         waiting: asyncio.Queue[_Waiting | Exception | None] = asyncio.Queue(WINDOW)
-        own = Room(STREAM_BYTES)
+        own = self._room_of(caller().identity)
         reading = asyncio.create_task(self._read(requests, waiting, own))
         try:
             while (item := await waiting.get()) is not None:
@@ -68,6 +71,15 @@ class Pushes:
         finally:
             # What waits for its commit is committed, and a duplicate when the agent sends it again.
             reading.cancel()
+
+    def _room_of(self, who: Identity) -> Room:
+        """The room of a stream's own, which streams of one token share: more of them are no more room."""
+        if who.token_id is None:
+            return Room(STREAM_BYTES)
+        room = self._rooms.get(who.name)
+        if room is None:
+            room = self._rooms[who.name] = Room(STREAM_BYTES)
+        return room
 
     async def _read(self, requests: AsyncIterator[bytes], waiting: asyncio.Queue[Any], own: Room) -> None:
         try:

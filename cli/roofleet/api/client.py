@@ -126,4 +126,5 @@ def _is_away(error: Any) -> bool:
 def _message(error: Exception) -> str:
     """The engine's own message, without what the driver puts around it."""
     text = re.sub(r"^[A-Z_]+: \[FlightSQL\] ", "", str(error))
-    return re.sub(r"\. Detail: \w+ \(\w+; .*\)$", "", text, flags=re.DOTALL)
+    text = re.sub(r"\. Detail: \w+ \(\w+; .*\)$", "", text, flags=re.DOTALL)
+    return re.sub(r" \(\w+; \w+\)\. Vendor code: \d+$", "", text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -219,7 +221,7 @@ def dashboard(
     host, port = address(listen)
     folder = data_folder(data)
     _log(verbose)
-    way, beyond = door(), not is_here(f"{host}:{port}") or host in ("0.0.0.0", "::")
+    way, beyond = door(), _is_reached_from_elsewhere(host)
     answers = own_names(host, host_name or ())
     if beyond and not way.insecure_plaintext:
         raise UserError(
@@ -264,6 +266,15 @@ def _pages(host: str, port: int) -> str:
     """The address of the pages as a browser on this machine takes it."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
+
+
+def _is_reached_from_elsewhere(host: str) -> bool:
+    """Whether other machines reach what listens there; what does not resolve nobody reaches."""
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return not all(ipaddress.ip_address(text).is_loopback for text in found)
 
 
 def _on_end(stop: Callable[[], None]) -> None:
