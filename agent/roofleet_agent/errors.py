@@ -6,6 +6,8 @@ AgentError
 ├── DeviceNotFound(LookupError)     no such device on this host
 ├── WorkloadRefused(ValueError)     the workload does not fit model or device
 ├── OutOfMemory(MemoryError)        the device had no room after all
+├── JobRefused(ValueError)          a job that the rules of this agent do not allow
+├── RulesUnusable(ValueError)       its rules cannot be read
 ├── SpoolUnusable(OSError)          rows cannot be kept on disk
 └── CollectorUnreachable(ConnectionError)
 """
@@ -33,6 +35,14 @@ class WorkloadRefused(ValueError, AgentError):
 
 class OutOfMemory(MemoryError, AgentError):
     """The device had no room while the model ran."""
+
+
+class JobRefused(ValueError, AgentError):
+    """The rules of this agent do not allow the job; the message names the rule."""
+
+
+class RulesUnusable(ValueError, AgentError):
+    """The file with the agent's rules cannot be read, or says what is not known."""
 
 
 class SpoolUnusable(OSError, AgentError):

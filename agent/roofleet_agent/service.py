@@ -6,6 +6,8 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from roofleet_agent.devices.base import Device
 from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id, device_row, host_id, host_row
+from roofleet_agent.jobs.keeper import Jobs
+from roofleet_agent.jobs.rules import Rules
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.roofs.remembered import remembered_roofs
 from roofleet_agent.rows import Sink, table_of
@@ -58,6 +62,15 @@ def take_readings(sink: Sink, devices: list[Device]) -> None:
     sink.write("readings", table_of("readings", rows))
 
 
+@dataclass(frozen=True)
+class Hired:
+    """What an agent that takes jobs is told: what starts a model's process, what jobs may do, its labels."""
+
+    command: Sequence[str]
+    rules: Rules
+    labels: Mapping[str, str]
+
+
 class AgentService:
     """An agent attached to one collector; `run` returns after `stop`.
 
@@ -65,7 +78,15 @@ class AgentService:
     in the folder itself, or keep for another collector, is none of its business.
     """
 
-    def __init__(self, collector: str, folder: Path, door: Door = PLAIN, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        collector: str,
+        folder: Path,
+        door: Door = PLAIN,
+        limits: Limits = LIMITS,
+        hired: Hired | None = None,
+    ) -> None:
+        """Takes jobs if it is told how."""
         self._folder = folder
         self._spool = Spool(folder / AGENT_SPOOL, limits)
         self._kept = run_spool(folder, collector)
@@ -73,7 +94,10 @@ class AgentService:
         self._channel: Any = open_channel(collector, door)
         self._devices = discover_devices(wake_accelerators=False)
         hello = Hello(self._spool.agent_id, host_id(), socket.gethostname(), __version__)
-        self._attachment = Attachment(hello, self._spool, self._channel)
+        self._jobs: Jobs | None = None
+        if hired is not None:
+            self._jobs = Jobs(hired.command, folder, self._spool, self._devices, hired.rules, hired.labels)
+        self._attachment = Attachment(hello, self._spool, self._channel, self._jobs)
         self._uplinks: list[Uplink] = []
         self._stopping = threading.Event()
         self._threads = [Kept("roofleet-attach", self._attachment.run)]
@@ -93,7 +117,10 @@ class AgentService:
         for device in self._devices:
             for gauge, why in device.read().unavailable.items():
                 log.info("%s: no %s (%s)", device.info.name, gauge, why)
-        self._threads[0].start()
+        if self._jobs is not None:
+            self._threads.append(Kept("roofleet-jobs", self._jobs.run))
+        for thread in self._threads:
+            thread.start()
         self._send(self._spool)
         unwritten = _Unwritten()
         while not self._stopping.wait(READING_PERIOD_S):
@@ -107,6 +134,8 @@ class AgentService:
                 unwritten.report(self._spool)
             except SpoolUnusable as error:
                 unwritten.add(len(self._devices), error)
+        if self._jobs is not None:
+            self._jobs.stop()
         for uplink in self._uplinks:
             uplink.stop()
         self._attachment.stop()

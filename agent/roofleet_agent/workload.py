@@ -17,8 +17,8 @@ class ModelRequest:
     `origin` is `catalog` (configuration given in `config`), `hub`, `folder` or `module`
     (`package.module:factory`). `task` is `generate` or `encode`; None lets the configuration tell. `source`
     says where the configuration is published, `checkpoint` is the hub's name for weights and tokenizer, or
-    the folder they lie in. The weights of a module are its `own`: only who wrote its factory knows where they
-    are from.
+    the folder they lie in, and `revision` the commit of it on the hub, the newest without one. The weights of
+    a module are its `own`: only who wrote its factory knows where they are from.
     """
 
     name: str
@@ -28,6 +28,7 @@ class ModelRequest:
     config: Mapping[str, Any] | None = None
     source: str | None = None
     checkpoint: str | None = None
+    revision: str | None = None
 
 
 BUDGET_S = 15.0

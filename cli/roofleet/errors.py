@@ -27,7 +27,13 @@ class UserError(Exception):
 # Errors of the parts that are the caller's to mend. Named, so that reporting an error of one part does not
 # import the others.
 _USERS = {
-    "roofleet_agent.errors": ("ModelNotFound", "ModelRefused", "DeviceNotFound", "WorkloadRefused"),
+    "roofleet_agent.errors": (
+        "ModelNotFound",
+        "ModelRefused",
+        "DeviceNotFound",
+        "WorkloadRefused",
+        "RulesUnusable",
+    ),
     "roofleet_collector.errors": (
         "SqlError",
         "AddressInUse",

@@ -17,6 +17,7 @@ from roofleet.commands import (
     certs,
     compare,
     demo,
+    jobs,
     profile,
     roofs,
     runs,
@@ -60,6 +61,10 @@ app.command("demo", rich_help_panel="One machine")(demo.demo)
 app.add_typer(serve.collector_app, name="collector", rich_help_panel="A fleet")
 app.add_typer(serve.agent, name="agent", rich_help_panel="A fleet")
 app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)
+app.command("submit", rich_help_panel="A fleet")(jobs.submit)
+app.command("jobs", rich_help_panel="A fleet")(jobs.jobs)
+app.command("cancel", rich_help_panel="A fleet")(jobs.cancel)
+app.command("label", rich_help_panel="A fleet")(jobs.label)
 app.add_typer(tokens.tokens, name="tokens", rich_help_panel="A fleet")
 app.add_typer(certs.certs, name="certs", rich_help_panel="A fleet")
 app.add_typer(runs.runs, name="runs", rich_help_panel="Asking")

@@ -11,6 +11,8 @@
     ├── RejectedBatch         also a ValueError: a batch that can never be stored
     ├── CollectorBusy         more is on its way than can be stored: come back later
     ├── RowsRefused           also a ValueError: rows that the engine cannot take
+    ├── JobRefused            also a ValueError: a job that cannot be as it is asked for
+    ├── NoSuchJob             also a LookupError
     ├── QueryTimeout          also a TimeoutError: a query that took too long
     ├── LimitReached          a query that takes more than is allowed
     │   ├── TooManyQueries    ... because others run
@@ -83,6 +85,14 @@ class SqlError(ValueError, CollectorError):
 
 class StatementRefused(SqlError):
     """The statement is not one that reads; the message says what is allowed."""
+
+
+class JobRefused(ValueError, CollectorError):
+    """A job, or what is to be done to one, cannot be; the message says why, for whoever asked."""
+
+
+class NoSuchJob(LookupError, CollectorError):
+    """There is no job of that id."""
 
 
 class QueryTimeout(TimeoutError, CollectorError):

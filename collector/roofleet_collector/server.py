@@ -14,9 +14,17 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from roofleet_collector.errors import AddressInUse, CallRefused, CollectorBusy, RejectedBatch
+from roofleet_collector.errors import (
+    AddressInUse,
+    CallRefused,
+    CollectorBusy,
+    JobRefused,
+    NoSuchJob,
+    RejectedBatch,
+)
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.jobs.service import JobService
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.keeper import Keys
 from roofleet_collector.presence import address_text
@@ -26,9 +34,12 @@ from roofleet_proto.codec import MalformedMessage
 from roofleet_proto.records import (
     BackupDone,
     CollectorInfo,
+    CollectorMessage,
     Heartbeat,
     Hello,
-    Job,
+    JobProgress,
+    Offer,
+    Renewal,
     RunChange,
     RunIds,
     Welcome,
@@ -60,6 +71,7 @@ class GrpcServer:
         self,
         ingest: Ingest,
         roster: Roster,
+        jobs: JobService,
         catalogs: Catalogs,
         sql_port: int,
         backups: Path,
@@ -67,7 +79,8 @@ class GrpcServer:
     ) -> None:
         """`backups` is the folder that copies of what is stored are made in. Without `keys` nobody is asked
         who they are, and nothing is encrypted."""
-        self._ingest, self._roster, self._catalogs, self._keys = ingest, roster, catalogs, keys
+        self._ingest, self._roster, self._jobs = ingest, roster, jobs
+        self._catalogs, self._keys = catalogs, keys
         self._pushes = Pushes(ingest)
         self._backups, self._one_backup = backups, asyncio.Lock()
         self._about = CollectorInfo(__version__, sql_port)
@@ -91,7 +104,10 @@ class GrpcServer:
             services.CHANGE_RUN: _answer_later(services.CHANGE_RUN, self._change_run),
             services.DELETE_RUNS: _answer_later(services.DELETE_RUNS, self._delete_runs),
             services.BACKUP: _answer_later(services.BACKUP, self._backup),
-            services.LIST_JOBS: _answer(services.LIST_JOBS, lambda _: list[Job]()),
+            services.SUBMIT_JOB: _answer_later(services.SUBMIT_JOB, self._jobs.submit),
+            services.CANCEL_JOB: _answer_later(services.CANCEL_JOB, self._jobs.cancel),
+            services.LIST_JOBS: _answer_later(services.LIST_JOBS, self._jobs.listed),
+            services.LABEL_HOST: _answer_later(services.LABEL_HOST, self._jobs.label),
         }
         if self._keys is not None:
             handlers[services.JOIN] = _answer(services.JOIN, self._keys.join)
@@ -159,10 +175,13 @@ class GrpcServer:
     async def _attach(self, requests: AsyncIterator[bytes], context: Any) -> None:
         hello: Hello | None = None
         stopping = asyncio.create_task(self._stopping.wait())
+        out: asyncio.Queue[CollectorMessage] = asyncio.Queue()
+        writing = asyncio.create_task(_write_out(out, context))
+        send = out.put_nowait
         try:
             while True:
                 reading = asyncio.ensure_future(context.read())
-                await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((reading, stopping, writing), return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     reading.cancel()
                     return
@@ -174,18 +193,32 @@ class GrpcServer:
                     caller().must_be(message)
                     hello = message
                     self._roster.join(hello)
-                    welcome = Welcome(__version__, services.HEARTBEAT_MS)
-                    await context.write(services.ATTACH.encode_reply(welcome))
+                    send(Welcome(__version__, services.HEARTBEAT_MS))
                 elif hello is None:
                     raise MalformedMessage("an agent says hello before anything else")
                 elif isinstance(message, Heartbeat):
                     self._roster.heard(hello.agent_id, message)
+                elif isinstance(message, Offer):
+                    self._jobs.attach(hello, message, send)
+                elif isinstance(message, Renewal):
+                    send(self._jobs.renew(hello.agent_id, message))
+                elif isinstance(message, JobProgress):
+                    self._jobs.hear(hello.agent_id, message)
+                self._jobs.heard(hello.agent_id)
         except MalformedMessage as error:
             await _refuse(context, error)
         finally:
             stopping.cancel()
+            writing.cancel()
             if hello is not None:
                 self._roster.leave(hello.agent_id)
+                self._jobs.detach(hello.agent_id, send)
+
+
+async def _write_out(out: asyncio.Queue[CollectorMessage], context: Any) -> None:
+    """Sends what an attached agent is to hear, in order."""
+    while True:
+        await context.write(services.ATTACH.encode_reply(await out.get()))
 
 
 class Catalogs:
@@ -242,6 +275,12 @@ def _answer_later(method: Method, reply: Callable[[Any], Awaitable[Any]]) -> Any
             raise
         try:
             return method.encode_reply(await reply(request))
+        except JobRefused as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        except NoSuchJob as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            raise
         except Exception as error:
             await _not_stored(context, error)
             raise

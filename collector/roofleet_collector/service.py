@@ -15,6 +15,7 @@ from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
 from roofleet_collector.fleet import Roster
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.jobs.service import LEASE_S, JobService
 from roofleet_collector.keys.keeper import Keys, kept
 from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.tokens import Tokens
@@ -43,12 +44,13 @@ async def serve(
     protection: Protection | None = None,
     ready: Callable[[Running, str], None] = lambda running, kept: None,
     limits: Limits | None = None,
+    lease_s: float = LEASE_S,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
     `ready` hears where it listens, and how its doors are kept; `limits` are those of queries at the SQL door.
-    Raises StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served, with `strict`
-    also StoreDamaged.
+    An agent that is not heard of for `lease_s` loses its jobs. Raises StoreInUse, AddressInUse, Unprotected
+    or KeysUnreadable before anything is served, with `strict` also StoreDamaged.
     """
     protection = protection or Protection()
     tokens = Tokens(folder)
@@ -68,28 +70,30 @@ async def serve(
             raise
         try:
             roster = Roster(store)
-            backups = folder.resolve() / BACKUPS
-            grpc_server = GrpcServer(Ingest(store), roster, _catalogs(), flight.port, backups, keys)
-            await grpc_server.start(*grpc_at)
-            health = Health(grpc_server.can_store)
-            running = Running(
-                os.getpid(),
-                address_text(grpc_at[0], grpc_server.port),
-                address_text(sql_at[0], flight.port),
-                tls_cert=str(protection.certificates.cert.absolute()) if protection.certificates else None,
-            )
-            notes = [tokens.open_locally(), leave_note(folder, running)]
-            ready(running, protection.told(tokens.exist()))
-            try:
-                async with kept(keys):
-                    while not stop.is_set():
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
-                        await health.say(await asyncio.to_thread(trouble, store, roster))
-            finally:
-                for note in notes:
-                    note.unlink(missing_ok=True)
-                await grpc_server.stop(DRAIN_S)
+            async with JobService(store, lease_s) as jobs:
+                backups = folder.resolve() / BACKUPS
+                grpc_server = GrpcServer(Ingest(store), roster, jobs, _catalogs(), flight.port, backups, keys)
+                await grpc_server.start(*grpc_at)
+                health = Health(grpc_server.can_store)
+                shown = protection.certificates
+                running = Running(
+                    os.getpid(),
+                    address_text(grpc_at[0], grpc_server.port),
+                    address_text(sql_at[0], flight.port),
+                    tls_cert=None if shown is None else str(shown.cert.absolute()),
+                )
+                notes = [tokens.open_locally(), leave_note(folder, running)]
+                ready(running, protection.told(tokens.exist()))
+                try:
+                    async with kept(keys):
+                        while not stop.is_set():
+                            with contextlib.suppress(TimeoutError):
+                                await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
+                            await health.say(await asyncio.to_thread(trouble, store, roster))
+                finally:
+                    for note in notes:
+                        note.unlink(missing_ok=True)
+                    await grpc_server.stop(DRAIN_S)
         finally:
             reader.close()
             await asyncio.to_thread(flight.stop)

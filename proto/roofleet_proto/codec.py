@@ -21,15 +21,26 @@ from roofleet_proto.records import (
     Cancellation,
     CollectorInfo,
     CollectorMessage,
+    DeviceOffer,
     Filter,
     Heartbeat,
     Hello,
+    HostLabels,
     Job,
+    JobId,
     JobProgress,
+    JobsAsked,
     Joined,
     JoinRequest,
+    Label,
+    Lease,
+    Offer,
+    Renewal,
+    Renewed,
     RunChange,
     RunIds,
+    Settled,
+    Submission,
     Welcome,
 )
 from roofleet_proto.tables import Table
@@ -88,20 +99,40 @@ _FROM_AGENT: dict[str, tuple[type[Any], Any]] = {
     "hello": (Hello, pb.Hello),
     "heartbeat": (Heartbeat, pb.Heartbeat),
     "progress": (JobProgress, pb.JobProgress),
+    "offer": (Offer, pb.Offer),
+    "renewal": (Renewal, pb.Renewal),
 }
 _FROM_COLLECTOR: dict[str, tuple[type[Any], Any]] = {
     "welcome": (Welcome, pb.Welcome),
     "assignment": (Assignment, pb.Assignment),
     "cancellation": (Cancellation, pb.Cancellation),
+    "renewed": (Renewed, pb.Renewed),
+    "settled": (Settled, pb.Settled),
 }
+# records inside others
+_INSIDE: dict[type[Any], Any] = {DeviceOffer: pb.DeviceOffer, Label: pb.Label, Lease: pb.Lease}
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+    def value(found: Any) -> Any:
+        if isinstance(found, tuple):
+            return [value(each) for each in found]
+        inside = _INSIDE.get(type(found))
+        return found if inside is None else inside(**_fields(found))
+
+    return {name: value(getattr(record, name)) for name in record.__dataclass_fields__}
 
 
 def _record(kind: type[Any], message: Message) -> Any:
-    return kind(**{name: getattr(message, name) for name in kind.__dataclass_fields__})
+    def value(found: Any) -> Any:
+        if isinstance(found, str | bytes | int | float):
+            return found
+        if isinstance(found, Message):
+            inside = next(record for record, known in _INSIDE.items() if isinstance(found, known))
+            return _record(inside, found)
+        return tuple(value(each) for each in found)
+
+    return kind(**{name: value(getattr(message, name)) for name in kind.__dataclass_fields__})
 
 
 def _wrap(record: Any, kinds: dict[str, tuple[type[Any], Any]], envelope: Any) -> bytes:
@@ -120,7 +151,7 @@ def _unwrap(data: bytes, kinds: dict[str, tuple[type[Any], Any]], envelope: Any)
 
 
 def encode_agent_message(record: AgentMessage) -> bytes:
-    """Hello, Heartbeat or JobProgress as protobuf bytes."""
+    """What an agent says on Attach as protobuf bytes."""
     return _wrap(record, _FROM_AGENT, pb.AgentMessage)
 
 
@@ -131,7 +162,7 @@ def decode_agent_message(data: bytes) -> AgentMessage:
 
 
 def encode_collector_message(record: CollectorMessage) -> bytes:
-    """Welcome, Assignment or Cancellation as protobuf bytes."""
+    """What the collector says on Attach as protobuf bytes."""
     return _wrap(record, _FROM_COLLECTOR, pb.CollectorMessage)
 
 
@@ -185,13 +216,86 @@ def decode_collector(data: bytes) -> CollectorInfo:
 
 
 def encode_jobs(jobs: Sequence[Job]) -> bytes:
-    """The answer of ListJobs."""
+    """The answer of SubmitJob and ListJobs."""
     return bytes(pb.ListJobsResponse(jobs=[pb.Job(**_fields(job)) for job in jobs]).SerializeToString())
 
 
 def decode_jobs(data: bytes) -> list[Job]:
-    """The answer of ListJobs."""
+    """The answer of SubmitJob and ListJobs."""
     return [_record(Job, job) for job in _parse(pb.ListJobsResponse, data).jobs]
+
+
+def encode_job(job: Job) -> bytes:
+    """The answer of CancelJob."""
+    return bytes(pb.Job(**_fields(job)).SerializeToString())
+
+
+def decode_job(data: bytes) -> Job:
+    """The answer of CancelJob."""
+    job: Job = _record(Job, _parse(pb.Job, data))
+    return job
+
+
+def encode_submission(submission: Submission) -> bytes:
+    """The request of SubmitJob."""
+    return bytes(pb.SubmitJobRequest(**_fields(submission)).SerializeToString())
+
+
+def decode_submission(data: bytes) -> Submission:
+    """The request of SubmitJob; MalformedMessage if it has no id or asks for nothing."""
+    submission: Submission = _record(Submission, _parse(pb.SubmitJobRequest, data))
+    if not submission.submission_id or not submission.requests:
+        raise MalformedMessage("a submission needs a submission_id and at least one request")
+    return submission
+
+
+def encode_job_id(job: JobId) -> bytes:
+    """The request of CancelJob."""
+    return bytes(pb.CancelJobRequest(job_id=job.job_id).SerializeToString())
+
+
+def decode_job_id(data: bytes) -> JobId:
+    """The request of CancelJob; MalformedMessage if it names no job."""
+    job: JobId = _record(JobId, _parse(pb.CancelJobRequest, data))
+    if not job.job_id:
+        raise MalformedMessage("a job is named by its job_id")
+    return job
+
+
+def encode_jobs_asked(asked: JobsAsked) -> bytes:
+    """The request of ListJobs."""
+    return bytes(pb.ListJobsRequest(**_fields(asked)).SerializeToString())
+
+
+def decode_jobs_asked(data: bytes) -> JobsAsked:
+    """The request of ListJobs."""
+    asked: JobsAsked = _record(JobsAsked, _parse(pb.ListJobsRequest, data))
+    return asked
+
+
+def encode_host_labels(labels: HostLabels) -> bytes:
+    """The request of LabelHost."""
+    return bytes(pb.LabelHostRequest(**_fields(labels)).SerializeToString())
+
+
+def decode_host_labels(data: bytes) -> HostLabels:
+    """The request of LabelHost; MalformedMessage if it names no host."""
+    labels: HostLabels = _record(HostLabels, _parse(pb.LabelHostRequest, data))
+    if not labels.host:
+        raise MalformedMessage("labels are for a host: give its name or id")
+    return labels
+
+
+def encode_labels(labels: Sequence[Label]) -> bytes:
+    """The answer of LabelHost."""
+    return bytes(
+        pb.LabelHostResponse(labels=[pb.Label(**_fields(one)) for one in labels]).SerializeToString()
+    )
+
+
+def decode_labels(data: bytes) -> list[Label]:
+    """The answer of LabelHost."""
+    return [_record(Label, one) for one in _parse(pb.LabelHostResponse, data).labels]
 
 
 def encode_run_change(change: RunChange) -> bytes:

@@ -59,15 +59,66 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is, as a fraction from 0 to 1."""
+    """How far a job is, as a fraction from 0 to 1, or how it ended.
+
+    `token` is that of the lease under which it runs, `log_tail` the last of what the model process printed.
+    """
 
     job_id: str
     status: str
     fraction: float
     message: str
+    token: int = 0
+    run_id: str = ""
+    error: str = ""
+    log_tail: str = ""
 
 
-AgentMessage = Hello | Heartbeat | JobProgress
+@dataclass(frozen=True, slots=True)
+class DeviceOffer:
+    """A device that takes jobs; `memory_bytes` is 0 where it is not known."""
+
+    device_id: str
+    kind: str
+    name: str
+    backend: str
+    device_index: int
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A word about a host, such as its site."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an agent takes jobs for."""
+
+    devices: tuple[DeviceOffer, ...]
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that an agent may run; the token grows with every lease of a job."""
+
+    job_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The leases that an agent wants to keep; `number` is answered."""
+
+    number: int
+    leases: tuple[Lease, ...]
+
+
+AgentMessage = Hello | Heartbeat | JobProgress | Offer | Renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +131,12 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job for this agent; `request` is its JSON."""
+    """A job for a device of this agent; `request` is its JSON. It begins when its lease has been renewed."""
 
     job_id: str
     request: str
+    token: int = 0
+    device_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +144,28 @@ class Cancellation:
     """A job this agent is to end."""
 
     job_id: str
+    token: int = 0
 
 
-CollectorMessage = Welcome | Assignment | Cancellation
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The leases that hold for `lease_ms` from when renewal `number` was sent; those it lacks have ended."""
+
+    number: int
+    lease_ms: int
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a job ended is stored, or refused because its lease had ended: the agent forgets it."""
+
+    job_id: str
+    token: int
+    accepted: bool
+
+
+CollectorMessage = Welcome | Assignment | Cancellation | Renewed | Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +178,66 @@ class CollectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as Control reports it."""
+    """A job as Control reports it; times in microseconds since 1970, UTC, 0 where it has not come to that."""
 
     job_id: str
     request: str
     status: str
     error: str = ""
+    selector: str = ""
+    hostname: str = ""
+    device_name: str = ""
+    agent_id: str = ""
+    device_id: str = ""
+    run_id: str = ""
+    sweep_id: str = ""
+    token: int = 0
+    stage: str = ""
+    fraction: float = 0.0
+    log_tail: str = ""
+    submitted_unix_us: int = 0
+    started_unix_us: int = 0
+    finished_unix_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Jobs to be: `count` of each request on devices that fit the selector.
+
+    The client makes `submission_id`; the same again submits nothing more. `sweep` is the JSON of the axes if
+    the requests are the points of a sweep.
+    """
+
+    submission_id: str
+    requests: tuple[str, ...]
+    selector: str
+    count: int = 1
+    sweep: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobId:
+    """A job that is meant, or the beginning of its id."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsAsked:
+    """Which jobs are to be listed: by ids or their beginnings, all without; `limit` 0 is the collector's."""
+
+    job_ids: tuple[str, ...] = ()
+    open_only: bool = False
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostLabels:
+    """What the operator says of a host, given by its name or id: labels to set, and names to take away."""
+
+    host: str
+    set: tuple[Label, ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,42 @@ GET_COLLECTOR = _listing("GetCollector", codec.encode_collector, codec.decode_co
 LIST_AGENTS = _listing("ListAgents", codec.encode_agents, codec.decode_agents)
 LIST_MODELS = _listing("ListModels", codec.encode_names, codec.decode_names)
 LIST_HARDWARE = _listing("ListHardware", codec.encode_names, codec.decode_names)
-LIST_JOBS = _listing("ListJobs", codec.encode_jobs, codec.decode_jobs)
+SUBMIT_JOB = Method(
+    "Control",
+    "SubmitJob",
+    False,
+    codec.encode_submission,
+    codec.decode_submission,
+    codec.encode_jobs,
+    codec.decode_jobs,
+)
+CANCEL_JOB = Method(
+    "Control",
+    "CancelJob",
+    False,
+    codec.encode_job_id,
+    codec.decode_job_id,
+    codec.encode_job,
+    codec.decode_job,
+)
+LIST_JOBS = Method(
+    "Control",
+    "ListJobs",
+    False,
+    codec.encode_jobs_asked,
+    codec.decode_jobs_asked,
+    codec.encode_jobs,
+    codec.decode_jobs,
+)
+LABEL_HOST = Method(
+    "Control",
+    "LabelHost",
+    False,
+    codec.encode_host_labels,
+    codec.decode_host_labels,
+    codec.encode_labels,
+    codec.decode_labels,
+)
 JOIN = Method(
     "Keys",
     "Join",

@@ -645,12 +645,34 @@ JOBS = Table(
         Column("host_id", TEXT, "Host it was handed to."),
         Column("run_id", TEXT, "Run that came of it."),
         _must("request", TEXT, "JSON of the workload asked for.", range=ranges.OBJECT),
-        _must("status", TEXT, "`queued`, `running`, `done`, `failed` or `cancelled`."),
-        Column("error", TEXT, "Why it failed."),
+        _must(
+            "status",
+            TEXT,
+            "`queued`, `running`, `cancelling`, `done`, `failed`, `cancelled`, or `refused` by the rules of "
+            "every agent that it could run on.",
+        ),
+        Column("error", TEXT, "Why it failed or was refused."),
         _must("submitted_at", TIME, "When it was submitted."),
         Column("finished_at", TIME, "When it ended."),
+        Column("submission_id", TEXT, "What the client made it with: the same again makes no other job."),
+        Column("selector", TEXT, "Which devices it may run on."),
+        Column("model_name", TEXT, "Model asked for."),
+        Column("sweep_id", TEXT, "Sweep it is a point of, if it is one."),
+        Column("agent_id", TEXT, "Agent it was handed to."),
+        Column("device_id", TEXT, "Device it was handed to."),
+        Column(
+            "token",
+            INT,
+            "How often it was handed out: reports under an older token are refused.",
+            range=ranges.COUNT,
+        ),
+        Column("started_at", TIME, "When it was handed out last."),
+        Column("stage", TEXT, "What is being done, or was done last."),
+        Column("fraction", FLOAT, "How far it is.", range=ranges.SHARE),
+        Column("log_tail", TEXT, "The last of what its model process printed."),
     ),
     replaces=True,
+    derived=True,
 )
 
 AUDIT = Table(

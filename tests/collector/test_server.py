@@ -14,7 +14,7 @@ from tests.support import CollectorProcess, batch, collector, eventually, spans
 from roofleet.api.client import connect
 from roofleet_agent.rows import table_of
 from roofleet_proto import codec, services
-from roofleet_proto.records import Ack, Batch, Filter, Heartbeat, Hello, Welcome
+from roofleet_proto.records import Ack, Batch, Filter, Heartbeat, Hello, JobsAsked, Welcome
 
 RAW = services.PUSH.path
 
@@ -204,15 +204,15 @@ def test_control_lists_the_catalogues(channel: Any, running: CollectorProcess) -
     """Models and hardware are listed with a filter, and the collector says where its SQL is."""
     assert services.LIST_MODELS.client(channel)(Filter("bert-large"), timeout=120) == ["bert-large-uncased"]
     assert "h100-sxm" in services.LIST_HARDWARE.client(channel)(Filter("h100"), timeout=120)
-    assert services.LIST_JOBS.client(channel)(Filter(), timeout=120) == []
+    assert services.LIST_JOBS.client(channel)(JobsAsked(), timeout=120) == []
     info = services.GET_COLLECTOR.client(channel)(Filter(), timeout=120)
     assert running.sql.endswith(f":{info.sql_port}")
 
 
 def test_a_call_that_is_not_there_is_unimplemented(channel: Any) -> None:
-    """Jobs come later: submitting one says so in gRPC's own word."""
+    """A client that knows more than the collector is told so in gRPC's own word."""
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/roofleet.v1.Control/SubmitJob")(b"", timeout=120)
+        channel.unary_unary("/roofleet.v1.Control/Foresee")(b"", timeout=120)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 

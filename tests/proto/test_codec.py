@@ -16,11 +16,22 @@ from roofleet_proto.records import (
     Batch,
     Cancellation,
     CollectorInfo,
+    DeviceOffer,
     Filter,
     Heartbeat,
     Hello,
+    HostLabels,
     Job,
+    JobId,
     JobProgress,
+    JobsAsked,
+    Label,
+    Lease,
+    Offer,
+    Renewal,
+    Renewed,
+    Settled,
+    Submission,
     Welcome,
 )
 from roofleet_proto.tables import TABLES
@@ -28,15 +39,22 @@ from roofleet_proto.tables import TABLES
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 counts = st.integers(0, 2**64 - 1)
 batches = st.builds(Batch, names, counts, st.integers(1, 2**64 - 1), names, st.binary(max_size=64))
+labels = st.builds(Label, names, names)
+devices = st.builds(DeviceOffer, names, names, names, names, st.integers(0, 2**32 - 1), st.integers(0, 2**62))
+leases = st.lists(st.builds(Lease, names, counts), max_size=3).map(tuple)
 agent_messages = st.one_of(
     st.builds(Hello, names, names, names, names),
     st.builds(Heartbeat, counts),
-    st.builds(JobProgress, names, names, st.floats(0, 1), names),
+    st.builds(JobProgress, names, names, st.floats(0, 1), names, counts, names, names, names),
+    st.builds(Offer, st.lists(devices, max_size=2).map(tuple), st.lists(labels, max_size=2).map(tuple)),
+    st.builds(Renewal, counts, leases),
 )
 collector_messages = st.one_of(
     st.builds(Welcome, names, st.integers(0, 2**32 - 1)),
-    st.builds(Assignment, names, names),
-    st.builds(Cancellation, names),
+    st.builds(Assignment, names, names, counts, names),
+    st.builds(Cancellation, names, counts),
+    st.builds(Renewed, counts, st.integers(0, 2**32 - 1), leases),
+    st.builds(Settled, names, counts, st.booleans()),
 )
 
 
@@ -81,6 +99,37 @@ def test_the_answers_of_control_survive_their_encoding(
     assert codec.decode_filter(codec.encode_filter(Filter(text))) == Filter(text)
     info = CollectorInfo(text, port)
     assert codec.decode_collector(codec.encode_collector(info)) == info
+
+
+@given(
+    st.builds(
+        Submission,
+        names.filter(bool),
+        st.lists(names, min_size=1, max_size=3).map(tuple),
+        names,
+        st.integers(0, 2**32 - 1),
+        names,
+    ),
+    st.builds(JobsAsked, st.lists(names, max_size=3).map(tuple), st.booleans(), st.integers(0, 2**32 - 1)),
+    st.builds(JobId, names.filter(bool)),
+    st.builds(
+        HostLabels,
+        names.filter(bool),
+        st.lists(labels, max_size=2).map(tuple),
+        st.lists(names, max_size=2).map(tuple),
+    ),
+    st.builds(Job, *[names] * 11, counts, names, st.floats(0, 1), names, *[st.integers(0, 2**62)] * 3),
+)
+def test_what_is_asked_of_jobs_survives_its_encoding(
+    submission: Submission, asked: JobsAsked, job_id: JobId, host: HostLabels, job: Job
+) -> None:
+    """Submissions, listings, cancellations and labels come out as they went in."""
+    assert codec.decode_submission(codec.encode_submission(submission)) == submission
+    assert codec.decode_jobs_asked(codec.encode_jobs_asked(asked)) == asked
+    assert codec.decode_job_id(codec.encode_job_id(job_id)) == job_id
+    assert codec.decode_host_labels(codec.encode_host_labels(host)) == host
+    assert codec.decode_labels(codec.encode_labels(host.set)) == list(host.set)
+    assert codec.decode_job(codec.encode_job(job)) == job
 
 
 @given(st.data())

@@ -39,7 +39,9 @@ def load_config(request: ModelRequest) -> Any:
     name = _checkpoint_name(request)
     try:
         with _quiet():
-            return AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return AutoConfig.from_pretrained(
+                name, revision=request.revision or "main", trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError) as error:
         raise _not_loaded(request, error) from error
 
@@ -127,6 +129,7 @@ def load_model(
                 model, loading = auto.from_pretrained(
                     _checkpoint_name(request),
                     config=config,
+                    revision=request.revision or "main",
                     use_safetensors=True,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # refused below, with a message that says which
@@ -249,7 +252,9 @@ def load_tokenizer(request: ModelRequest) -> Any:
 
     try:
         with _quiet():
-            made = AutoTokenizer.from_pretrained(_checkpoint_name(request), trust_remote_code=False)
+            made = AutoTokenizer.from_pretrained(
+                _checkpoint_name(request), revision=request.revision or "main", trust_remote_code=False
+            )
         if len(made.get_vocab()) <= len(made.all_special_tokens):
             raise ValueError("there is none beside the model: it was made up from the configuration, empty")
         return made

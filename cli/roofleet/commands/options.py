@@ -155,6 +155,17 @@ def label(text: str, what: str) -> str:
     return text
 
 
+def labels_of(written: list[str]) -> dict[str, str]:
+    """NAME=VALUE … as a mapping; UserError for one that is not written so."""
+    found = {}
+    for text in written:
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value or set(name) & set(' ,"=!~<>') or not text.isprintable():
+            raise UserError(f"{text!r} is no label: write NAME=VALUE, such as site=lab1")
+        found[name] = value
+    return found
+
+
 Iterations = Annotated[
     str,
     typer.Option(

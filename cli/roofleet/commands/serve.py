@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,15 @@ def collector(
         bool,
         typer.Option("--strict", help="Refuse to start on damaged data, instead of setting it aside."),
     ] = False,
+    lease: Annotated[
+        float,
+        typer.Option(
+            "--lease",
+            metavar="SECONDS",
+            min=1.0,
+            help="How long an agent may not be heard of before its jobs are handed on.",
+        ),
+    ] = 20.0,
     verbose: Verbose = False,
 ) -> None:
     """Take rows in from agents, keep them, and answer SQL.
@@ -125,7 +135,16 @@ def collector(
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, grpc_at, sql_at, stop, strict=strict, protection=protection, ready=ready)
+        await serve(
+            folder,
+            grpc_at,
+            sql_at,
+            stop,
+            strict=strict,
+            protection=protection,
+            ready=ready,
+            lease_s=lease,
+        )
 
     asyncio.run(main())
     print("collector: stopped", flush=True)
@@ -158,20 +177,47 @@ def attach(
         str, typer.Option("--collector", metavar="HOST:PORT", help="The collector's gRPC address.")
     ] = DEFAULT_GRPC,
     data: options.Data = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="NAME=VALUE",
+            help="What jobs can pick this host by, such as site=lab1; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="What jobs may do here. Default: agent.toml in the data folder; without it models of the "
+            "catalogue with random weights.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Take jobs from the collector.")] = True,
     verbose: Verbose = False,
 ) -> None:
-    """Stay attached to a collector: register this host, send readings once a second.
+    """Stay attached to a collector: register this host, send readings once a second, run jobs.
 
     A collector that goes away is waited for; rows are kept in the spool meanwhile.
     """
     if context.invoked_subcommand is not None:
         return
-    from roofleet_agent.service import AgentService
+    from roofleet.running.job import COMMAND
+    from roofleet_agent.jobs.rules import FILE_NAME, read_rules
+    from roofleet_agent.service import AgentService, Hired
 
     address(collector)
-    _log(verbose)
     folder = data_folder(data)
-    service = AgentService(collector, folder, agents_door(folder))
+    rules = read_rules(config or folder / FILE_NAME, must_be=config is not None)
+    labels = options.labels_of(label or [])
+    _log(verbose)
+    can_run = jobs and find_spec("torch") is not None and find_spec("transformers") is not None
+    hired = Hired(COMMAND, rules, labels) if can_run else None
+    service = AgentService(collector, folder, agents_door(folder), hired=hired)
     _on_end(service.stop)
     print(f"agent: sending to {collector}", flush=True)
     service.run()

@@ -223,6 +223,8 @@ def _again(runs: Runs, begun: Sweep, offline: bool) -> tuple[ModelRequest, Devic
     from roofleet_agent.inventory import device_id
     from roofleet_agent.registry import find_device
 
+    if "device" not in begun.axes:
+        raise UserError(f"sweep {begun.sweep_id} was handed out as jobs: `roofleet jobs` says how they are")
     request = resolve(begun.axes.get("folder", [begun.model])[0], begun.axes["weights"][0])
     with suggesting(request):
         settle_hub(request, offline=offline)

@@ -40,6 +40,8 @@ class _Noting:
         self._spool = spool
         self.run_ids: set[str] = set()
         self.labels: dict[str, Any] = {}
+        self.said: Callable[[pa.Table], None] = lambda rows: None
+        """Hears every row of `runs` once it is kept."""
 
     def write(self, table: str, rows: pa.Table) -> None:
         """See Sink.write."""
@@ -52,6 +54,7 @@ class _Noting:
             if self.labels and new:  # once: what is said of a run later stands when its row comes again
                 labelled = [{"run_id": run_id} | self.labels for run_id in sorted(new)]
                 self._spool.write("run_labels", table_of("run_labels", labelled))
+            self.said(rows)
 
 
 class Runs:
@@ -60,12 +63,15 @@ class Runs:
     `sink` takes rows and knows the ids of the runs it has seen; `spool` is the file they are kept in.
     """
 
-    def __init__(self, folder: Path, destination: Destination, *, warn: bool = True) -> None:
+    def __init__(
+        self, folder: Path, destination: Destination, *, warn: bool = True, spool: Path | None = None
+    ) -> None:
+        """Without `spool` the file is that of runs in this folder with this destination."""
         from roofleet_agent.sending.spool import Spool, run_spool
 
         self.folder = folder
         self._destination = destination
-        self._spool = Spool(run_spool(folder, destination.collector))
+        self._spool = Spool(spool or run_spool(folder, destination.collector))
         self.spool = self._spool.path
         self.sink = _Noting(self._spool)
         self._said: set[int] = set()

@@ -68,9 +68,13 @@ class Store(Protocol):
         """Changes what is said of a run; False if there is no such run."""
         ...
 
-    def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
+    def delete_runs(self, run_ids: Sequence[str], *, to_come: bool = False) -> Future[list[str]]:
         """Deletes runs with all their rows, those that come later included; resolves to the ids that were
-        there."""
+        there. With `to_come` also rows of those that are not there yet are kept out."""
+        ...
+
+    def label_host(self, host_id: str, labels: Mapping[str, str]) -> Future[None]:
+        """Notes what the operator says of a host, in place of what was said before."""
         ...
 
     def probe(self) -> Future[None]:

@@ -20,7 +20,13 @@ from roofleet_collector.store.apart import Apart
 from roofleet_collector.store.contract import Append, Receipt, Seen
 from roofleet_collector.store.engine import ask, connect, damage, is_of_a_newer_version, is_of_the_rows
 from roofleet_collector.store.kept import KeptNote
-from roofleet_collector.store.labels import change_run, delete_runs, deleted_runs, without_deleted
+from roofleet_collector.store.labels import (
+    change_run,
+    delete_runs,
+    deleted_runs,
+    label_host,
+    without_deleted,
+)
 from roofleet_collector.store.ledger import Ledger
 from roofleet_collector.store.limits import Limits, bound
 from roofleet_collector.store.locks import lock_down
@@ -141,12 +147,17 @@ class DuckDBStore:
         """See Store.change_run."""
         return self._writer.submit(lambda connection: change_run(connection, change))
 
-    def delete_runs(self, run_ids: Sequence[str]) -> Future[list[str]]:
+    def label_host(self, host_id: str, labels: Mapping[str, str]) -> Future[None]:
+        """See Store.label_host."""
+        return self._writer.submit(lambda connection: label_host(connection, host_id, labels))
+
+    def delete_runs(self, run_ids: Sequence[str], *, to_come: bool = False) -> Future[list[str]]:
         """See Store.delete_runs."""
 
         def delete(connection: duckdb.DuckDBPyConnection) -> list[str]:
-            there = delete_runs(connection, run_ids)
-            self._deleted.update(there)  # what waits behind this is in the same transaction
+            there = delete_runs(connection, run_ids, to_come)
+            # what waits behind this is in the same transaction
+            self._deleted.update(run_ids if to_come else there)
             return there
 
         def undo(future: Future[list[str]]) -> None:

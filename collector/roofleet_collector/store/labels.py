@@ -37,20 +37,31 @@ def change_run(connection: duckdb.DuckDBPyConnection, change: RunChange) -> bool
     return True
 
 
-def delete_runs(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> list[str]:
+def delete_runs(
+    connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str], to_come: bool = False
+) -> list[str]:
     """Deletes all rows of these runs and notes that they are gone; returns those that were there.
 
-    The keys of their batches stay: one that comes again is a duplicate as before.
+    The keys of their batches stay: one that comes again is a duplicate as before. With `to_come` those are
+    noted too that are not there, or of which only other rows are: theirs go as well.
     """
     found = connection.execute(
         "SELECT run_id FROM runs WHERE list_contains(?, run_id) ORDER BY run_id", [list(run_ids)]
     ).fetchall()
     there = [str(run_id) for (run_id,) in found]
+    gone = list(run_ids) if to_come else there
     for name in _OF_RUNS:
-        connection.execute(f"DELETE FROM {name} WHERE list_contains(?, run_id)", [there])
-    for run_id in there:
+        connection.execute(f"DELETE FROM {name} WHERE list_contains(?, run_id)", [gone])
+    for run_id in gone:
         connection.execute("INSERT OR REPLACE INTO deleted_runs VALUES (?, now())", [run_id])
     return there
+
+
+def label_host(connection: duckdb.DuckDBPyConnection, host_id: str, labels: Mapping[str, str]) -> None:
+    """Notes what the operator says of a host, in place of what was said before."""
+    connection.execute("DELETE FROM host_labels WHERE host_id = ?", [host_id])
+    for name, value in labels.items():
+        connection.execute("INSERT INTO host_labels VALUES (?, ?, ?)", [host_id, name, value])
 
 
 def deleted_runs(connection: duckdb.DuckDBPyConnection) -> set[str]:
