@@ -192,7 +192,7 @@ class DuckDBStore:
             return done
         if shutil.disk_usage(self.path.parent).free < LEAST_FREE_BYTES:
             raise OSError(self._writer.trouble)
-        return self._writer.submit(write)
+        return self._writer.submit(write, writes=True)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""

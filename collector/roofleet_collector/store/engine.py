@@ -55,6 +55,8 @@ def damage(error: duckdb.Error) -> Damage | None:
 
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether a transaction failed for want of disk or the like, whatever it was to store."""
+    if isinstance(error, duckdb.TransactionException):  # of a COMMIT, whose log could not be written
+        return re.search(r"Could not (write|sync|fsync|open|truncate)|No space left", str(error)) is not None
     return isinstance(error, (duckdb.IOException, duckdb.FatalException, OSError))
 
 

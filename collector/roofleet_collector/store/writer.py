@@ -30,6 +30,7 @@ class _Work:
     run: Callable[..., Any]
     item: Any
     gathered: bool
+    writes: bool
     bytes: int
     future: Future[Any]
 
@@ -55,18 +56,23 @@ class Writer:
         self._closing = threading.Lock()
         self._closed = False
         self.trouble: str | None = None
-        """Why the machine let the last transaction fail; None if it did not."""
+        """Why the machine let the last transaction fail; None if it did not, or one that writes went well."""
         self._thread = threading.Thread(target=self._serve, name="roofleet-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[duckdb.DuckDBPyConnection], Result]) -> Future[Result]:
-        """Queues work; the future resolves after its commit. RuntimeError once the writer is closed."""
-        return self._submit(_Work(run, None, False, 0, Future()))
+    def submit(
+        self, run: Callable[[duckdb.DuckDBPyConnection], Result], *, writes: bool = False
+    ) -> Future[Result]:
+        """Queues work; the future resolves after its commit. RuntimeError once the writer is closed.
+
+        `writes` says that it does so for certain: what may find nothing to change ends no trouble.
+        """
+        return self._submit(_Work(run, None, False, writes, 0, Future()))
 
     def submit_gathered(self, run: GatheredRun[Item, Result], item: Item, bytes: int) -> Future[Result]:
         """The same for work that is done together with what came right before and after it, if that is of the
         same `run`: it is called with all their items and gives a result for each."""
-        return self._submit(_Work(run, item, True, bytes, Future()))
+        return self._submit(_Work(run, item, True, bytes > 0, bytes, Future()))
 
     def _submit(self, work: _Work) -> Future[Any]:
         with self._closing:
@@ -125,7 +131,8 @@ class Writer:
             self._commit(group[:half])
             self._commit(group[half:])
         else:
-            self.trouble = None
+            if any(work.writes for work in group):
+                self.trouble = None
             self._committed()
             for work, result in zip(group, results, strict=True):
                 work.future.set_result(result)
