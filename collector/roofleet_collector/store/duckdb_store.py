@@ -76,13 +76,7 @@ class DuckDBStore:
                     "pip install 'duckdb>=2,<3' reads it"
                 ) from error
             first = str(error).splitlines()[0]
-            if (harm := damage(error)) is not None:
-                raise StoreDamaged(
-                    f"{self.path} is damaged: {first}. `roofleet collector` on this folder sets aside "
-                    f"what is "
-                    "bad, deletes nothing, and starts with what is good",
-                    harm.log_from,
-                ) from error
+            self._refuse_damage(error)
             if not os.access(folder, os.W_OK):
                 first += (
                     " (the folder cannot be written to: its disk is read-only, or the right to it is missing)"
@@ -97,6 +91,7 @@ class DuckDBStore:
             lock_down(self._connection)
         except duckdb.Error as error:
             self._connection.close()
+            self._refuse_damage(error)  # version 2 comes upon it no sooner
             raise StoreUnreadable(f"{self.path} cannot be used: {str(error).splitlines()[0]}") from error
         except BaseException:
             self._connection.close()
@@ -109,6 +104,17 @@ class DuckDBStore:
             self._connection.cursor(), committed=self._committed, rolled_back=self._rolled_back
         )
         self._closing = threading.Lock()
+
+    def _refuse_damage(self, error: duckdb.Error) -> None:
+        """StoreDamaged if that is what the error tells of."""
+        harm = damage(error)
+        if harm is not None:
+            first = str(error).splitlines()[0]
+            raise StoreDamaged(
+                f"{self.path} is damaged: {first}. `roofleet collector` on this folder sets aside what is "
+                "bad, deletes nothing, and starts with what is good",
+                harm.log_from,
+            ) from error
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         if read_only and self.path.exists():
