@@ -27,7 +27,7 @@ def open_mended(folder: Path, patience_s: float, *, strict: bool = False) -> Duc
     """
     before = _copy_of_log(folder)
     try:
-        store, mended = _opened(folder, patience_s, strict)
+        store, mended = _opened(folder, patience_s, strict, before)
         if (lost := store.lost()) is None:
             return store
         batches, since = lost
@@ -48,7 +48,7 @@ def open_mended(folder: Path, patience_s: float, *, strict: bool = False) -> Duc
             before.unlink(missing_ok=True)
 
 
-def _opened(folder: Path, patience_s: float, strict: bool) -> tuple[DuckDBStore, bool]:
+def _opened(folder: Path, patience_s: float, strict: bool, before: Path | None) -> tuple[DuckDBStore, bool]:
     """The store, and whether something was set aside first."""
     mended = False
     while True:
@@ -58,7 +58,7 @@ def _opened(folder: Path, patience_s: float, strict: bool) -> tuple[DuckDBStore,
             if strict:
                 raise
             if damage.good_log_bytes is None:
-                _set_aside_all(folder, damage)
+                _set_aside_all(folder, damage, before)
             else:
                 _set_aside_log(folder, damage, 0 if mended else damage.good_log_bytes)
             mended = True
@@ -91,12 +91,14 @@ def _set_aside_log(folder: Path, damage: StoreDamaged, good_bytes: int) -> None:
     )
 
 
-def _set_aside_all(folder: Path, damage: StoreDamaged) -> None:
+def _set_aside_all(folder: Path, damage: StoreDamaged, before: Path | None) -> None:
     bad = _aside(folder / FILE_NAME, folder / FILE_NAME, "damaged")
     log.error("%s. It is set aside as %s, and a new one is begun", damage, bad)
     if (folder / LOG_NAME).exists():
         # under the name by which the engine finds it
         (folder / LOG_NAME).rename(bad.with_name(f"{bad.name}.wal"))
+    if before is not None and before.exists():  # version 2 may have changed it by then
+        _aside(before, folder / LOG_NAME, "as-found")
 
 
 def _aside(file: Path, original: Path, why: str) -> Path:
