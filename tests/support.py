@@ -231,11 +231,19 @@ class CollectorProcess:
 
 
 def start_collector(
-    data: Path, grpc: str = "127.0.0.1:0", sql: str = "127.0.0.1:0", *more: str
+    data: Path,
+    grpc: str = "127.0.0.1:0",
+    sql: str = "127.0.0.1:0",
+    *more: str,
+    faults: tuple[str, str] | None = None,
 ) -> CollectorProcess:
-    """Starts a collector and waits until it serves."""
+    """Starts a collector and waits until it serves.
+
+    With `faults` it is killed at that step, when it comes to it so many times: see tests/faults.py.
+    """
+    command = ("-m", "roofleet") if faults is None else ("-m", "tests.faults", *faults, "roofleet")
     process = start(
-        *("-m", "roofleet", "collector", "--data", str(data), "--grpc", grpc, "--sql", sql, *more),
+        *(*command, "collector", "--data", str(data), "--grpc", grpc, "--sql", sql, *more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
