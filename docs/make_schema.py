@@ -10,6 +10,11 @@ from roofleet_collector.store.schema import VIEWS, duckdb_type, view_doc
 from roofleet_proto.tables import TABLES
 
 FUNCTIONS = {
+    "is_duration(ns)": "whether a step can take that long",
+    "is_interval(start_ns, duration_ns, self_ns)": "whether a span can be one",
+    "as_count(x)": "a count of work or bytes; NULL for what cannot be one",
+    "as_moment(instant)": "a moment; NULL for what cannot be one, such as the year 200000",
+    "run_status(status, started_at, host_seen_at)": "how a run stands, `lost` if nothing was heard of it",
     "time_at_roof_ns(flops, bytes, compute_roof, memory_roof)": "time at the roofs, in ns",
     "attainable_flops(flops, bytes, compute_roof, memory_roof)": "FLOP/s the roofs allow it",
     "bound_by(flops, bytes, compute_roof, memory_roof, time_ns, ops, busy_ns := NULL)": "what binds it",
@@ -25,6 +30,8 @@ FUNCTIONS = {
     "within_spread(ratio, spread)": "whether repeats of the same run differ as much as that",
     "verdict(ratio, low, high, baseline_noise, noise, spread := NULL)": "`faster`, `slower`, `same` or "
     "`unclear`",
+    "beside(middle_a, variance_a, n_a, noise_a, spread_a, middle_b, variance_b, n_b, noise_b, spread_b, "
+    "turns_ratio, turns_low, turns_high)": "ratio of two runs with its interval and doubts",
     "why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL)": "why it is `unclear`",
     "interval_noise(low, high)": "why an interval is too wide to rely on; NULL if it is not",
     "conditions_noise(other_load, throttled, clock_low_hz, clock_high_hz)": "what was noisy; NULL if nothing",
@@ -34,6 +41,9 @@ FUNCTIONS = {
     "holds for a run's conditions",
     "roof_size(size_bytes)": "size of data from which on nothing stays in caches",
     "at_key(held, key)": "what a map has at a key",
+    "products_ns(work, roofs)": "time of matrix products at the roofs of their dtypes",
+    "others_ns(work, roofs, compute_roof)": "the same of other work",
+    "large_bytes(activations, size_bytes)": "activations of ops that move so much of them",
     "multiplied_in(dtype, variant)": "the dtype whose roof a run is under as a whole",
     "point_doubt(time_ns, unknown_ops, guessed)": "why work or time of an op, layer or step is in doubt",
     "phase_doubt(noise, low, coverage)": "why the times of a phase, or of its layers, are in doubt",

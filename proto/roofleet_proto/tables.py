@@ -727,10 +727,178 @@ REJECTED_ROWS = Table(
     derived=True,
 )
 
+WORK = pa.list_(
+    pa.struct([pa.field("dtype", TEXT), pa.field("matmul_flops", INT), pa.field("other_flops", INT)])
+)
+"""Work by the dtype it is computed in, which decides its roof."""
+SIZES = pa.list_(pa.struct([pa.field("each_bytes", FLOAT), pa.field("bytes", INT)]))
+"""Activations by how many of them an op moves at once: roofs tell which of them stay in caches."""
+COMPUTE_ROOFS = pa.list_(
+    pa.struct(
+        [
+            pa.field("dtype", TEXT),
+            pa.field("flops_per_s", FLOAT),
+            pa.field("source_kind", TEXT),
+            pa.field("source", TEXT),
+        ]
+    )
+)
+"""Roofs of products by their dtype, each with what it is known from."""
+
+_WORK_COLUMNS = (
+    Column("matmul_flops", INT, "Matrix-product and attention work, dense.", "FLOP"),
+    Column("causal_flops", INT, "The same with the masked half of causal attention left out.", "FLOP"),
+    Column("needed_flops", INT, "What no implementation can do without of it.", "FLOP"),
+    Column("needed_kv_bytes", INT, "The same of the key-value cache read and written.", "bytes"),
+    Column("other_flops", INT, "Elementwise, norm and softmax work.", "FLOP"),
+    Column("weight_bytes", INT, "Weights read.", "bytes"),
+    Column("activation_bytes", INT, "Activations read and written.", "bytes"),
+    Column("kv_read_bytes", INT, "Key-value cache read.", "bytes"),
+    Column("kv_write_bytes", INT, "Key-value cache written.", "bytes"),
+    Column("held_bytes", INT, "Weights and cache of it, which lie in memory between steps.", "bytes"),
+    Column("step_held_bytes", INT, "The same of the whole step.", "bytes"),
+    Column("ops", INT, "Ops that move or compute something."),
+    Column("unknown_ops", INT, "Ops without a formula."),
+    Column("guessed", FLAG, "Whether bytes are an expectation: which experts rows meet, shapes do not say."),
+    Column(
+        "product_dtypes", TEXT, "JSON object of the dtypes of products, each with its share of their FLOP."
+    ),
+    Column("work", WORK, "Work by dtype; NULL where no op is known."),
+    Column("activations", SIZES, "Activations by size."),
+)
+_TYPICAL_COLUMNS = (
+    Column("typical_log", FLOAT, "Mean over iterations of the logarithm of their median time in ns."),
+    Column("typical_variance", FLOAT, "Variance of those."),
+    Column("typical_iterations", INT, "How many they are."),
+)
+
+RUN_FIGURES = Table(
+    "run_figures",
+    "What the steps of a run say of it as a whole, worked out when it ended and read by the views.",
+    ("run_id",),
+    (
+        _RUN,
+        _must("formula_version", INT, "Version of the formulas that gave the figures of the run."),
+        Column("iterations", INT, "Iterations with a bare step."),
+        Column("iteration_ns", FLOAT, "An iteration of typical bare steps.", "ns"),
+        Column(
+            "growth_per_cached_token",
+            FLOAT,
+            "What a token more in the cache adds to a decode step, as a share of it; NULL where unknown.",
+        ),
+    ),
+    derived=True,
+)
+
+PHASE_FIGURES = Table(
+    "phase_figures",
+    "What the rows of a run say of each phase, worked out when it ended; `phase_summary` holds it against "
+    "the roofs of today.",
+    ("run_id", "phase"),
+    (
+        _RUN,
+        _PHASE,
+        Column("steps", INT, "Measured bare steps."),
+        Column("tokens", INT, "Tokens such a step processes in each sequence."),
+        Column("bare_p50_ns", FLOAT, "Median bare step.", "ns"),
+        Column("bare_p5_ns", FLOAT, "5th percentile.", "ns"),
+        Column("bare_p95_ns", FLOAT, "95th percentile.", "ns"),
+        Column("bare_p99_ns", FLOAT, "99th percentile.", "ns"),
+        *_TYPICAL_COLUMNS,
+        Column("timed_p50_ns", FLOAT, "Median timed step.", "ns"),
+        Column("overhead", FLOAT, "Median of timed over bare steps beside one another."),
+        Column("pairs", INT, "Timed steps with a bare one beside them."),
+        Column("overhead_low", FLOAT, "Lower end of its 95 % interval, by ranks."),
+        Column("overhead_high", FLOAT, "Upper end of the same."),
+        Column("explained_share", FLOAT, "Share of a timed step that its layers explain, over all groups."),
+        Column("explained_margin", FLOAT, "Half of its 95 % interval, as a share of it."),
+        Column("busy_ns", INT, "Time the device's kernels run in a step; NULL on a CPU.", "ns"),
+        Column("unknown_share", FLOAT, "Share of the time of all ops that those without a formula take."),
+        *_WORK_COLUMNS,
+    ),
+    derived=True,
+)
+
+LAYER_FIGURES = Table(
+    "layer_figures",
+    "What the rows of a run say of each layer in each phase, worked out when it ended; `layer_summary` holds "
+    "it against the roofs of today.",
+    ("run_id", "phase", "path"),
+    (
+        _RUN,
+        _PHASE,
+        _PATH,
+        Column("parent_path", TEXT, "Path of the layer it sits in."),
+        Column("layer_index", INT, "Its place in the module tree; NULL for a path that only ops name."),
+        Column("depth", INT, "Steps from the model itself."),
+        Column("is_leaf", FLAG, "Whether it has no layers inside."),
+        Column("module_type", TEXT, "Class of the module."),
+        Column("role", TEXT, "What it is for."),
+        Column("block_index", INT, "Number of the repeated block it belongs to."),
+        Column("calls", INT, "How often a step calls it."),
+        Column("mean_ns", FLOAT, "Mean time inside it in a step, layers inside included.", "ns"),
+        Column("p50_ns", FLOAT, "Median of the same.", "ns"),
+        Column("p95_ns", FLOAT, "95th percentile of the same.", "ns"),
+        Column(
+            "self_ns", FLOAT, "Median time in a step less the layers inside it and the timer's cost.", "ns"
+        ),
+        Column("timer_ns", FLOAT, "The timer's cost that is taken off.", "ns"),
+        Column("share_of_phase", FLOAT, "Share of its own time in that of all layers."),
+        Column("busy_ns", INT, "Time the device's kernels run for its own ops; NULL on a CPU.", "ns"),
+        *_TYPICAL_COLUMNS,
+        Column("peak_memory_bytes", INT, "Most live cache and activation bytes while it ran.", "bytes"),
+        *_WORK_COLUMNS,
+        Column("total_matmul_flops", INT, "Matrix work with the layers inside.", "FLOP"),
+        Column("total_other_flops", INT, "Other work with the layers inside.", "FLOP"),
+        Column("total_weight_bytes", INT, "Weights with the layers inside.", "bytes"),
+        Column("total_activation_bytes", INT, "Activations with the layers inside.", "bytes"),
+        Column("total_kv_bytes", INT, "Cache with the layers inside.", "bytes"),
+    ),
+    derived=True,
+)
+
+TURN_FIGURES = Table(
+    "turn_figures",
+    "Of two runs whose steps took turns the ratio of their times, step by step, for each phase and layer.",
+    ("baseline_run_id", "run_id", "phase", "path"),
+    (
+        _must("baseline_run_id", TEXT, "The run that is compared with."),
+        _RUN,
+        _PHASE,
+        Column("path", TEXT, "The layer's path; NULL for the whole step."),
+        Column("ratio", FLOAT, "Median of the run's time over the baseline's in the step of the same place."),
+        Column("low", FLOAT, "Lower end of its 95 % interval, by ranks; NULL with fewer than 6 pairs."),
+        Column("high", FLOAT, "Upper end of the same."),
+    ),
+    derived=True,
+)
+
+ROOFS_IN_FORCE = Table(
+    "roofs_in_force",
+    "The roofs that hold on a device under conditions that a run had: the best of `roofs`, worked out when "
+    "one comes. `run_roofs` has them by run.",
+    ("device_id", "threads", "torch_version", "driver_version"),
+    (
+        _must("device_id", TEXT, "The device."),
+        Column("threads", INT, "Threads of the run."),
+        Column("torch_version", TEXT, "torch of the run."),
+        Column("driver_version", TEXT, "Driver of the run."),
+        Column("compute", COMPUTE_ROOFS, "The compute roof of each dtype that has one, in FLOP/s."),
+        Column("memory_bytes_per_s", FLOAT, "Bandwidth roof of the device's memory.", "bytes/s"),
+        Column("memory_source_kind", TEXT, "`measured`, `seen` in a run, or `datasheet`."),
+        Column("memory_source", TEXT, "What was measured and how, the run, or the datasheet's address."),
+        Column("memory_size_bytes", INT, "Data of less than this may stay in caches.", "bytes"),
+        Column("cache_bytes_per_s", FLOAT, "Bandwidth roof of what stays in caches.", "bytes/s"),
+        Column("cache_source", TEXT, "What was measured and how, or the run it was seen in."),
+    ),
+    derived=True,
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
         LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES, REJECTED_ROWS,
+        RUN_FIGURES, PHASE_FIGURES, LAYER_FIGURES, TURN_FIGURES, ROOFS_IN_FORCE,
     )
 }  # fmt: skip

@@ -299,7 +299,10 @@ def test_roofline_points_are_model_roles_and_layers(filled: DuckDBStore) -> None
 
 def test_a_run_that_has_not_finished_is_in_the_summary(store: DuckDBStore) -> None:
     """A run without a step yet has its row, with NULL where nothing is known."""
-    running = {k: v for k, v in RUN.items() if k != "energy_j"} | {"status": "running"}
+    running = {k: v for k, v in RUN.items() if k != "energy_j"} | {
+        "status": "running",
+        "started_at": datetime.now(UTC),
+    }
     store.append(Append({"runs": table_of("runs", [running])})).result()
     row = one(store, "SELECT status, tokens_per_s, layer_time_coverage FROM run_summary")
     assert row == {"status": "running", "tokens_per_s": None, "layer_time_coverage": None}

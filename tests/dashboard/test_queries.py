@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tests.collector.test_figures import poisoned
 from tests.dashboard.data import SWEEP, Fleet
 
 import roofleet_dashboard
@@ -81,3 +82,23 @@ def test_points_of_a_level_come_with_the_model(fleet: Fleet) -> None:
     rows = queries.rows(fleet.source, "roofline_points", fleet.gpt2_run, "prefill", "role")
     assert {row["level"] for row in rows} == {"role", "model"}
     assert sum(row["level"] == "model" for row in rows) == 1
+
+
+def test_every_query_answers_whatever_is_stored(tmp_path: Path) -> None:
+    """Rows that no agent sends any more, but that were stored before, are left out or NULL."""
+    store = DuckDBStore(tmp_path)
+    try:
+        poisoned(store)
+        for run_id in ("a step of 0 ns", "a run of a far year", "a workload beyond counting"):
+            given: dict[str, list[object]] = {
+                "run": [run_id], "run_choice": [run_id], "phases": [run_id], "bottlenecks": [run_id, 3],
+                "roofline_points": [run_id, "decode", "layer"], "roofs": [run_id],
+                "layer": [run_id, "decode", "b"], "sweep_runs": ["{}"], "network_layers": [run_id, "decode"],
+                "network_edges": [run_id, "decode"], "network_order": [run_id, "decode"],
+            }  # fmt: skip
+            for name in queries.names():
+                store.query(queries.sql(name), given.get(name, [])).read_all().to_pylist()
+        sweeps = store.query(queries.sql("sweeps")).read_all().to_pylist()
+        assert [row["axes"] for row in sweeps] == ['{"batch_size": [1]}']
+    finally:
+        store.close()

@@ -15,9 +15,11 @@ def listed_runs(
     chosen = query(
         "SELECT run_id FROM runs LEFT JOIN (SELECT model_id, name AS model_name FROM models) "
         "USING (model_id) LEFT JOIN run_labels USING (run_id) "
+        "LEFT JOIN (SELECT host_id, last_seen_at FROM hosts) USING (host_id) "
         "WHERE contains(lower(concat_ws(' ', model_name, name)), lower(?)) "
         "AND (?::VARCHAR IS NULL OR coalesce(list_contains(tags, ?), false)) "
-        "AND (?::VARCHAR IS NULL OR status = ?) ORDER BY started_at DESC, run_id LIMIT ?",
+        "AND (?::VARCHAR IS NULL OR run_status(status, started_at, last_seen_at) = ?) "
+        "ORDER BY as_moment(started_at) DESC, run_id LIMIT ?",
         (text, tag, tag, status, status, most),
     )
     return listed_by_id(query, chosen.column("run_id").to_pylist())

@@ -39,6 +39,7 @@ class Status(StrEnum):
     done = "done"
     failed = "failed"
     cancelled = "cancelled"
+    lost = "lost"
     analyzed = "analyzed"
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import duckdb
 
 from roofleet_collector.store.contract import Append
+from roofleet_collector.store.figures import refresh_roofs
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -18,13 +19,19 @@ Result = TypeVar("Result")
 def note_achieved(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> None:
     """Keeps the most that each of these runs achieved in `roofs`, in place of what was noted before.
 
-    The view looks at steps and spans, so it is asked once, when a run ends or its costs are worked out anew.
+    Asked when a run ends or its costs are worked out anew, after its figures are settled.
     """
     for run_id in run_ids:
         connection.execute("DELETE FROM roofs WHERE run_id = ?", [run_id])
         connection.execute(
             "INSERT INTO roofs BY NAME SELECT * FROM achieved_roofs WHERE run_id = ?", [run_id]
         )
+    if not run_ids:
+        return
+    devices = connection.execute(
+        "SELECT DISTINCT device_id FROM runs WHERE list_contains(?, run_id)", [list(run_ids)]
+    ).fetchall()
+    refresh_roofs(connection, [device_id for (device_id,) in devices])
 
 
 def ended_runs(rows: Append) -> list[str]:
@@ -41,7 +48,7 @@ def when_noted(stored: Future[Result], noted: Future[None]) -> Future[Result]:
 
     def settle(_: Future[None]) -> None:
         if (why := noted.exception()) is not None:
-            log.warning("what a run achieved could not be noted: %s", why)
+            log.warning("the figures of a run, or what it achieved, could not be worked out: %s", why)
         if (error := stored.exception()) is not None:
             both.set_exception(error)
         else:

@@ -14,11 +14,21 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from roofleet_collector.errors import RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
+from roofleet_collector.errors import CollectorError, RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
 from roofleet_collector.store.apart import Apart
 from roofleet_collector.store.contract import Append, Receipt, Seen
 from roofleet_collector.store.engine import ask, connect, damage, is_of_a_newer_version, is_of_the_rows
+from roofleet_collector.store.figures import (
+    catch_up,
+    devices_to_refresh,
+    fed,
+    last_status,
+    refresh_roofs,
+    settle,
+    unsettle,
+    unsettled,
+)
 from roofleet_collector.store.kept import KeptNote
 from roofleet_collector.store.labels import (
     change_run,
@@ -56,6 +66,7 @@ class DuckDBStore:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.path = folder / FILE_NAME
+        self._is_read_only = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = self._connect(read_only)
@@ -88,6 +99,8 @@ class DuckDBStore:
             if not is_current(self._connection):
                 migrate(self._connection)
             bound(self._connection, folder)
+            if not self._is_read_only:
+                catch_up(self._connection)
             lock_down(self._connection)
         except duckdb.Error as error:
             self._connection.close()
@@ -103,6 +116,12 @@ class DuckDBStore:
         self._writer = Writer(
             self._connection.cursor(), committed=self._committed, rolled_back=self._rolled_back
         )
+        self._ended = {
+            str(run_id)
+            for (run_id,) in ask(self._connection, "SELECT run_id FROM runs WHERE status <> 'running'")
+        }
+        self._last_turn: dict[str, object] = {}
+        self._unsettled_for_good: set[str] = set()
         self._closing = threading.Lock()
 
     def _refuse_damage(self, error: duckdb.Error) -> None:
@@ -121,19 +140,59 @@ class DuckDBStore:
             with contextlib.suppress(duckdb.Error):  # such as a log to be replayed: for the next to open it
                 connection = connect(self.path, read_only=True)
                 if is_current(connection):
+                    self._is_read_only = True
                     return connection
                 connection.close()
         return connect(self.path)
 
     def append(self, rows: Append) -> Future[Receipt]:
-        """See Store.append. What runs achieved is noted in work of its own after the one that ends them: if
-        that fails, the rows are stored all the same."""
+        """See Store.append. Figures of runs that have ended, and what those achieved, are worked out in work
+        of its own after the one that stores the rows: if that fails, the rows are stored all the same."""
         stored = self._writer.submit_gathered(self._append_all, rows, rows.bytes)
-        ended = ended_runs(rows)
-        if not ended:
-            return stored
-        noted = self._writer.submit(lambda connection: note_achieved(connection, ended))
-        return when_noted(stored, noted)
+        feeds = fed(rows.rows)
+        for run_id, status in last_status(rows.rows).items():
+            (self._ended.discard if status == "running" else self._ended.add)(run_id)
+        self._unsettled_for_good -= feeds
+        ended = feeds & self._ended
+        return when_noted(stored, self._settle(ended, ended_runs(rows))) if ended else stored
+
+    def settle(self) -> list[Future[None]]:
+        """Works the figures out of runs that go on, as far as rows of them came, each by itself. One that
+        cannot be worked out is not tried again before more rows of it come."""
+        waiting = self.query("SELECT u.run_id FROM unsettled u JOIN runs r ON r.run_id = u.run_id").read_all()
+        return [
+            self._settle_alone(run_id)
+            for run_id in waiting.column("run_id").to_pylist()
+            if run_id not in self._unsettled_for_good
+        ]
+
+    def _settle_alone(self, run_id: str) -> Future[None]:
+        def over(future: Future[None]) -> None:
+            if not future.cancelled() and future.exception() is not None:
+                self._unsettled_for_good.add(run_id)
+
+        future = self._writer.submit(lambda connection: settle(connection, [run_id]))
+        future.add_done_callback(over)
+        return future
+
+    def _settle(self, run_ids: set[str], ended: Sequence[str]) -> Future[None]:
+        """Once for all rows of a run that wait to be stored: after the last of them."""
+        turn = object()
+        self._last_turn.update(dict.fromkeys(run_ids, turn))
+
+        def work(connection: duckdb.DuckDBPyConnection) -> None:
+            last = {run_id for run_id in run_ids if self._last_turn.get(run_id) in (turn, None)}
+            settle(connection, [run_id for run_id in unsettled(connection) if run_id in last])
+            note_achieved(connection, ended)
+
+        def over(_: Future[None]) -> None:
+            for run_id in run_ids:
+                if self._last_turn.get(run_id) is turn:
+                    self._last_turn.pop(run_id, None)
+
+        future = self._writer.submit(work)
+        future.add_done_callback(over)
+        return future
 
     def touch_hosts(self, seen: Mapping[str, Seen]) -> Future[None]:
         """See Store.touch_hosts."""
@@ -180,11 +239,10 @@ class DuckDBStore:
         def replace(connection: duckdb.DuckDBPyConnection) -> None:
             connection.execute("DELETE FROM op_costs WHERE run_id = ?", [run_id])
             _insert(connection, TABLES["op_costs"], costs)
+            unsettle(connection, [run_id])
 
         replaced = self._writer.submit(replace)
-        return when_noted(
-            replaced, self._writer.submit(lambda connection: note_achieved(connection, [run_id]))
-        )
+        return when_noted(replaced, self._settle({run_id}, [run_id]))
 
     def probe(self) -> Future[None]:
         """See Store.probe. Where the last transaction failed for the machine's sake, one is tried."""
@@ -223,8 +281,13 @@ class DuckDBStore:
         ledger.write(connection)
         try:
             rows = {name: pa.concat_tables(tables) for name, tables in parts.items()}
-            for name, table in without_deleted(rows, self._deleted).items():
+            kept = without_deleted(rows, self._deleted)
+            for name, table in kept.items():
                 _insert(connection, TABLES[name], table)
+            if feeds := fed(kept):
+                unsettle(connection, feeds)
+            if devices := devices_to_refresh(connection, kept):
+                refresh_roofs(connection, devices)
         except Exception as error:
             if is_of_the_rows(error):
                 raise RowsRefused(str(error).partition("\n")[0]) from error
@@ -284,6 +347,9 @@ class DuckDBStore:
     def close(self) -> None:
         """See Store.close."""
         with self._closing:
+            if not self._is_read_only:
+                with contextlib.suppress(CollectorError, RuntimeError):  # closed before, or the reader was
+                    self.settle()
             self.reader.close()
             self._writer.close()
             self._connection.close()

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from roofleet_collector.store.figures import forget, refresh_roofs
 from roofleet_proto.records import RunChange
 from roofleet_proto.tables import TABLES
 
@@ -43,15 +44,21 @@ def delete_runs(
     """Deletes all rows of these runs and notes that they are gone; returns those that were there.
 
     The keys of their batches stay: one that comes again is a duplicate as before. With `to_come` those are
-    noted too that are not there, or of which only other rows are: theirs go as well.
+    noted too that are not there, or of which only other rows are: theirs go as well. What they
+    achieved is no roof any more.
     """
     found = connection.execute(
         "SELECT run_id FROM runs WHERE list_contains(?, run_id) ORDER BY run_id", [list(run_ids)]
     ).fetchall()
     there = [str(run_id) for (run_id,) in found]
     gone = list(run_ids) if to_come else there
+    devices = connection.execute(
+        "SELECT DISTINCT device_id FROM runs WHERE list_contains(?, run_id)", [gone]
+    ).fetchall()
+    forget(connection, gone)
     for name in _OF_RUNS:
         connection.execute(f"DELETE FROM {name} WHERE list_contains(?, run_id)", [gone])
+    refresh_roofs(connection, [device_id for (device_id,) in devices])
     for run_id in gone:
         connection.execute("INSERT OR REPLACE INTO deleted_runs VALUES (?, now())", [run_id])
     return there

@@ -14,19 +14,22 @@ import pyarrow as pa
 from roofleet_collector.errors import StoreUnreadable
 from roofleet_proto.tables import Table
 
-VIEWS = (
+ROW_VIEWS = (
     "roof_sizes",
     "roofline_roofs",
     "run_roofs",
     "op_work",
-    "work_roofs",
     "op_summary",
     "unknown_ops",
     "layer_steps",
     "phase_iterations",
-    "phase_repeats",
     "layer_iterations",
     "decode_by_context",
+)
+"""Published views that are worked out from rows each time, each after those it reads."""
+FIGURE_VIEWS = (
+    "work_roofs",
+    "phase_repeats",
     "phase_summary",
     "run_summary",
     "layer_summary",
@@ -38,7 +41,9 @@ VIEWS = (
     "fleet_status",
     "bottlenecks",
 )
-"""The published views, each after those it reads."""
+"""Published views of figures that are kept when a run ends, each after those it reads."""
+VIEWS = (*ROW_VIEWS, *FIGURE_VIEWS)
+"""The published views."""
 
 _SCALARS = {
     pa.string(): "VARCHAR",
@@ -98,8 +103,8 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     if not is_current(connection):
         connection.execute("BEGIN")
         connection.execute("CREATE TABLE IF NOT EXISTS views_laid (digest VARCHAR NOT NULL)")
-        for name in ("macros", *VIEWS):
-            connection.execute(view_sql(name))
+        for sql in _laid():
+            connection.execute(sql)
         connection.execute("DELETE FROM views_laid")
         connection.execute("INSERT INTO views_laid VALUES (?)", [_digest()])
         connection.execute("COMMIT")
@@ -121,7 +126,19 @@ def is_current(connection: duckdb.DuckDBPyConnection) -> bool:
 @cache
 def _digest() -> str:
     """Of all views: laying them takes ten times as long as opening the file."""
-    return hashlib.sha256("".join(map(view_sql, ("macros", *VIEWS))).encode()).hexdigest()
+    return hashlib.sha256("".join(_laid()).encode()).hexdigest()
+
+
+def _laid() -> list[str]:
+    """The statements that lay macros and views, in order; `views/inner` has what several of them share."""
+    roofed = view_sql("inner/roofed_phases")
+    return [
+        *map(view_sql, ("macros", *ROW_VIEWS)),
+        view_sql("inner/timed_phases"),
+        roofed,
+        roofed.replace("roofed_phases", "roofed_layers").replace("timed_phases", "layer_figures"),
+        *map(view_sql, ("inner/judged_phases", "inner/judged_layers", *FIGURE_VIEWS)),
+    ]
 
 
 def view_sql(name: str) -> str:

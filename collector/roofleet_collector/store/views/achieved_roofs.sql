@@ -24,11 +24,11 @@ WITH layers_seen AS (
            CASE WHEN l.path <> '' AND r.variant NOT LIKE '%compile%'
                 THEN l.weight_bytes + l.activation_bytes + l.kv_bytes END AS cached_bytes
     FROM layer_summary l
-    JOIN phase_summary p ON p.run_id = l.run_id AND p.phase = l.phase
+    JOIN timed_phases p ON p.run_id = l.run_id AND p.phase = l.phase
     JOIN run_roofs f ON f.run_id = l.run_id
     JOIN runs r ON r.run_id = l.run_id
     WHERE point_doubt(l.self_ns, l.unknown_ops, l.guessed) IS NULL
-      AND phase_doubt(p.noise, p.bare_low_ns, p.layer_time_coverage) IS NULL
+      AND phase_doubt(p.noise, p.low, CASE WHEN p.pairs_unknown IS NULL THEN p.coverage END) IS NULL
 ),
 steps_seen AS (
     SELECT p.run_id, p.phase, NULL AS path, p.bare_p50_ns AS time_ns, p.product_dtypes, p.needed_flops,

@@ -8,5 +8,5 @@
 CREATE OR REPLACE VIEW decode_by_context AS
 SELECT run_id, cache_tokens, count(*) AS steps, median(duration_ns) AS p50_ns,
        quantile_cont(duration_ns, 0.05) AS p5_ns, quantile_cont(duration_ns, 0.95) AS p95_ns
-FROM steps WHERE pass = 'bare' AND phase = 'decode' AND NOT is_warmup
+FROM steps WHERE pass = 'bare' AND phase = 'decode' AND NOT is_warmup AND is_duration(duration_ns)
 GROUP BY run_id, cache_tokens;

@@ -13,7 +13,7 @@
 -- hardware_name: The catalogue's slug for it, where known.
 -- memory_bytes: Memory it computes in, in bytes.
 -- unavailable: JSON object: reading the device does not give, and why.
--- reading_at: When the latest reading was taken; NULL, like the gauges, if there is none of the last hour.
+-- reading_at: When the latest reading was taken; NULL, like the gauges, if there is none of the last hour. One from more than a minute in the future is left out: its clock is wrong.
 -- utilization: Share of its last interval it was busy, 0 to 1.
 -- memory_used_bytes: Memory in use, in bytes.
 -- power_w: Power drawn, in W.
@@ -22,17 +22,19 @@
 -- runs: Runs it has done.
 CREATE OR REPLACE VIEW fleet_status AS
 WITH latest AS (
-    SELECT device_id, max(read_at) AS read_at, arg_max_null(utilization, read_at) AS utilization,
-           arg_max_null(memory_used_bytes, read_at) AS memory_used_bytes, arg_max_null(power_w, read_at) AS power_w,
-           arg_max_null(clock_hz, read_at) AS clock_hz, arg_max_null(temperature_c, read_at) AS temperature_c
-    FROM readings WHERE read_at > now() - INTERVAL 1 HOUR GROUP BY device_id
+    -- a clock that is ahead must not keep what was read later from being shown; of one moment what came last
+    SELECT device_id, arg_max(r, {'at': read_at, 'place': r.rowid}) AS top
+    FROM (SELECT *, rowid FROM readings
+          WHERE read_at > now() - INTERVAL 1 HOUR AND read_at < now() + INTERVAL 1 MINUTE) r
+    GROUP BY device_id
 ),
 counted AS (SELECT device_id, count(*) AS runs FROM runs WHERE status = 'done' GROUP BY device_id)
 SELECT h.host_id, h.hostname, h.os, h.cpu_name, h.memory_bytes AS host_memory_bytes, h.agent_version,
-       h.last_seen_at, h.last_seen_at > now() - INTERVAL 20 SECOND AS is_online,
+       as_moment(h.last_seen_at) AS last_seen_at, h.last_seen_at > now() - INTERVAL 20 SECOND AS is_online,
        d.device_id, d.name AS device_name, d.kind AS device_kind, d.hardware_name, d.memory_bytes,
-       d.unavailable, l.read_at AS reading_at, l.utilization, l.memory_used_bytes, l.power_w, l.clock_hz,
-       l.temperature_c, coalesce(c.runs, 0) AS runs
+       d.unavailable, l.top.read_at AS reading_at, l.top.utilization AS utilization,
+       l.top.memory_used_bytes AS memory_used_bytes, l.top.power_w AS power_w, l.top.clock_hz AS clock_hz,
+       l.top.temperature_c AS temperature_c, coalesce(c.runs, 0) AS runs
 FROM hosts h
 LEFT JOIN devices d ON d.host_id = h.host_id AND d.backend <> 'meta'
 LEFT JOIN latest l ON l.device_id = d.device_id

@@ -24,21 +24,14 @@
 -- baseline_bound: What binds it in the baseline.
 -- bound: The same in the run.
 CREATE OR REPLACE VIEW layer_comparison AS
-WITH samples AS NOT MATERIALIZED (
-    SELECT run_id, phase, path, avg(ln(self_ns) ORDER BY iteration) AS middle,
-           var_samp(ln(self_ns) ORDER BY iteration) / count(*) AS square,
-           count(*) AS n
-    FROM layer_iterations WHERE self_ns > 0 GROUP BY run_id, phase, path
-),
-sides AS NOT MATERIALIZED (
-    SELECT l.run_id, l.phase, l.path, l.module_type, l.role, l.block_index, s.middle, s.square, s.n,
-           l.peak_memory_bytes, l.matmul_flops, l.weight_bytes + l.activation_bytes + l.kv_bytes AS bytes,
-           l.roofline_fraction, l.bound, p.noise,
+WITH sides AS NOT MATERIALIZED (
+    SELECT l.run_id, l.phase, l.path, l.module_type, l.role, l.block_index, l.typical_log, l.typical_variance,
+           l.typical_iterations, l.peak_memory_bytes, l.matmul_flops,
+           l.weight_bytes + l.activation_bytes + l.kv_bytes AS bytes, l.roofline_fraction, l.bound, p.noise,
            -- repeats of a layer differ more than those of the whole step: three times as much was measured
            w.spread ** 3 AS spread
-    FROM layer_summary l
-    LEFT JOIN samples s ON s.run_id = l.run_id AND s.phase = l.phase AND s.path = l.path
-    LEFT JOIN phase_summary p ON p.run_id = l.run_id AND p.phase = l.phase
+    FROM judged_layers l
+    LEFT JOIN timed_phases p ON p.run_id = l.run_id AND p.phase = l.phase
     LEFT JOIN phase_repeats w ON w.run_id = l.run_id AND w.phase = l.phase
 ),
 pairs AS NOT MATERIALIZED (
@@ -48,38 +41,23 @@ pairs AS NOT MATERIALIZED (
     JOIN models mb ON mb.name = ma.name
     JOIN runs b ON b.model_id = mb.model_id AND b.run_id <> a.run_id
 ),
-places AS (
-    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN sides s ON s.run_id = k.baseline_run_id
-    UNION
-    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN sides s ON s.run_id = k.run_id
+there AS NOT MATERIALIZED (
+    SELECT run_id, phase, path FROM layer_figures WHERE layer_index IS NOT NULL
 ),
-turns AS NOT MATERIALIZED (
-    SELECT baseline_run_id, run_id, phase, path, median(ratio) AS ratio,
-           median_interval(list(ratio ORDER BY ratio), count(*)) AS reach
-    FROM (SELECT ra.run_id AS baseline_run_id, rb.run_id, a.phase, a.path, b.self_ns / a.self_ns AS ratio
-          FROM runs ra
-          JOIN runs rb ON rb.turns_id = ra.turns_id AND rb.run_id <> ra.run_id
-          JOIN layer_steps a ON a.run_id = ra.run_id
-          JOIN layer_steps b ON b.run_id = rb.run_id AND b.phase = a.phase AND b.path = a.path
-                            AND b.iteration = a.iteration AND b.step_index = a.step_index
-          WHERE a.self_ns > 0 AND b.self_ns > 0)
-    GROUP BY baseline_run_id, run_id, phase, path
+places AS (
+    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN there s ON s.run_id = k.run_id
+    UNION ALL
+    SELECT k.baseline_run_id, k.run_id, s.phase, s.path FROM pairs k JOIN there s ON s.run_id = k.baseline_run_id
+    LEFT JOIN there o ON o.run_id = k.run_id AND o.phase = s.phase AND o.path = s.path
+    WHERE o.run_id IS NULL
 ),
 compared AS (
     SELECT k.*, coalesce(b.module_type, a.module_type) AS module_type, coalesce(b.role, a.role) AS role,
            coalesce(b.block_index, a.block_index) AS block_index,
-           a.middle AS middle_a, b.middle AS middle_b, coalesce(t.ratio, exp(b.middle - a.middle)) AS ratio,
-           CASE WHEN t.run_id IS NULL
-                THEN exp(b.middle - a.middle - difference_margin(a.square, a.n, b.square, b.n))
-                ELSE t.reach.low END AS low,
-           CASE WHEN t.run_id IS NULL
-                THEN exp(b.middle - a.middle + difference_margin(a.square, a.n, b.square, b.n))
-                ELSE t.reach.high END AS high,
-           t.run_id IS NOT NULL AS took_turns,
-           CASE WHEN t.run_id IS NULL THEN a.noise END AS baseline_noise,
-           CASE WHEN t.run_id IS NULL THEN b.noise END AS noise,
-           CASE WHEN t.run_id IS NOT NULL THEN NULL
-                WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
+           a.typical_log AS middle_a, b.typical_log AS middle_b,
+           unnest(beside(a.typical_log, a.typical_variance, a.typical_iterations, a.noise, a.spread,
+                         b.typical_log, b.typical_variance, b.typical_iterations, b.noise, b.spread,
+                         t.ratio, t.low, t.high)),
            a.peak_memory_bytes AS baseline_peak_memory_bytes, b.peak_memory_bytes,
            a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
            a.roofline_fraction AS baseline_roofline_fraction, b.roofline_fraction,
@@ -87,14 +65,14 @@ compared AS (
     FROM places k
     LEFT JOIN sides a ON a.run_id = k.baseline_run_id AND a.phase = k.phase AND a.path = k.path
     LEFT JOIN sides b ON b.run_id = k.run_id AND b.phase = k.phase AND b.path = k.path
-    LEFT JOIN turns t ON t.baseline_run_id = k.baseline_run_id AND t.run_id = k.run_id AND t.phase = k.phase
-                     AND t.path = k.path
+    LEFT JOIN turn_figures t ON t.baseline_run_id = k.baseline_run_id AND t.run_id = k.run_id
+                                  AND t.phase = k.phase AND t.path = k.path
 )
 SELECT baseline_run_id, run_id, phase, path, module_type, role, block_index,
        exp(middle_a) AS baseline_ns, exp(middle_b) AS self_ns, ratio,
        low, high,
        verdict(ratio, low, high, baseline_noise, noise, spread := spread) AS verdict,
-       CASE WHEN took_turns AND ratio IS NOT NULL AND low IS NULL THEN 'fewer than 6 pairs of steps'
+       CASE WHEN took_turns AND low IS NULL THEN 'fewer than 6 pairs of steps'
             ELSE why_unclear(ratio, low, high, baseline_noise, noise, spread := spread) END AS why,
        baseline_peak_memory_bytes, peak_memory_bytes, baseline_matmul_flops, matmul_flops,
        baseline_bytes, bytes, baseline_roofline_fraction, roofline_fraction, baseline_bound, bound

@@ -10,6 +10,6 @@ SELECT run_id, phase, path, iteration, count(*) AS steps, median(self_ns) AS sel
 FROM (SELECT s.run_id, s.phase, s.path, s.iteration, s.step_index,
              sum(own_ns(s.self_ns, s.inner_calls, r.timer_outside_ns, r.timer_inside_ns)) AS self_ns
       FROM spans s LEFT JOIN runs r ON r.run_id = s.run_id
-      WHERE s.self_ns IS NOT NULL
+      WHERE s.self_ns IS NOT NULL AND is_interval(s.start_ns, s.duration_ns, s.self_ns)
       GROUP BY s.run_id, s.phase, s.path, s.iteration, s.step_index)
 GROUP BY run_id, phase, path, iteration;

@@ -14,7 +14,7 @@ WITH counted AS (
     -- the spans that begin before this one ends lie inside it
     SELECT *, count(*) OVER (PARTITION BY run_id, phase, iteration, step_index ORDER BY start_ns
                              RANGE BETWEEN 1 FOLLOWING AND greatest(duration_ns - 1, 0) FOLLOWING) AS inside
-    FROM spans
+    FROM spans WHERE is_interval(start_ns, duration_ns, self_ns)
 ),
 calibrated AS (
     SELECT s.*, coalesce(r.timer_inside_ns, 0) AS inside_ns, coalesce(r.timer_outside_ns, 0) AS outside_ns,
@@ -22,12 +22,14 @@ calibrated AS (
     FROM counted s LEFT JOIN runs r ON r.run_id = s.run_id
 ),
 corrected AS (
-    SELECT *, greatest(round(duration_ns - inside_ns - inside * (inside_ns + outside_ns)), 0)::BIGINT AS true_ns
+    SELECT *, TRY_CAST(greatest(round(duration_ns - inside_ns - inside * (inside_ns + outside_ns)), 0) AS BIGINT)
+                  AS true_ns
     FROM calibrated
 )
 SELECT c.run_id, c.phase, c.iteration, c.step_index, coalesce(any_value(s.layer_group), 0) AS layer_group,
-       c.path, count(*) AS calls, sum(c.true_ns)::BIGINT AS duration_ns,
-       sum(c.own_ns)::BIGINT AS self_ns, sum(c.self_ns - c.own_ns)::BIGINT AS timer_ns
+       c.path, count(*) AS calls, TRY_CAST(sum(c.true_ns) AS BIGINT) AS duration_ns,
+       TRY_CAST(sum(c.own_ns) AS BIGINT) AS self_ns,
+       TRY_CAST(sum(c.self_ns::HUGEINT - c.own_ns) AS BIGINT) AS timer_ns
 FROM corrected c
 LEFT JOIN steps s ON s.run_id = c.run_id AND s.phase = c.phase AND s.iteration = c.iteration
                  AND s.step_index = c.step_index AND s.pass = 'timed'

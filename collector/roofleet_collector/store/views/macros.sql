@@ -1,6 +1,28 @@
 -- Arithmetic as functions, so that views and users' own queries apply one rule. Anything unknown makes the
 -- answer NULL (DuckDB's greatest and least would pass over a NULL).
 
+-- What a time can be: of a step from 1 ns on, of anything up to 12 days. What is stored and cannot be is left out
+-- of every figure, since one such row must not take the others along.
+CREATE OR REPLACE MACRO is_duration(ns) AS ns BETWEEN 1 AND 1000000000000000;
+CREATE OR REPLACE MACRO is_interval(start_ns, duration_ns, self_ns) AS
+    start_ns BETWEEN 0 AND 1000000000000000 AND duration_ns BETWEEN 0 AND 1000000000000000
+    AND coalesce(self_ns BETWEEN -1000000000000000 AND 1000000000000000, true);
+
+-- A count of work or bytes that can be one, four of which can be added up; NULL for what cannot.
+CREATE OR REPLACE MACRO as_count(x) AS CASE WHEN x BETWEEN 0 AND 2000000000000000000 THEN x::BIGINT END;
+
+-- A moment that can be one; NULL for what cannot, such as the year 200000.
+CREATE OR REPLACE MACRO as_moment(instant) AS
+    CASE WHEN instant BETWEEN TIMESTAMPTZ '2000-01-01 00:00:00+00' AND TIMESTAMPTZ '2200-01-01 00:00:00+00' THEN instant END;
+
+-- The status of a run: one that goes on as far as its rows tell is `lost` when its host was not heard of for an
+-- hour, or after a day. It is told anew each time, so that a run that is heard of again is no longer lost.
+CREATE OR REPLACE MACRO run_status(status, started_at, host_seen_at) AS
+    CASE WHEN status = 'running' AND (coalesce(as_moment(started_at) < now() - INTERVAL 1 DAY, true)
+              OR started_at < now() - INTERVAL 1 HOUR
+                 AND coalesce(host_seen_at < now() - INTERVAL 1 HOUR, true))
+         THEN 'lost' ELSE status END;
+
 -- Time in ns that work of so many FLOP and bytes takes at the roofs.
 CREATE OR REPLACE MACRO time_at_roof_ns(flops, bytes, compute_roof, memory_roof) AS
     CASE WHEN flops / compute_roof > bytes / memory_roof THEN flops / compute_roof * 1e9
@@ -27,8 +49,8 @@ CREATE OR REPLACE MACRO bound_by(flops, bytes, compute_roof, memory_roof, time_n
 -- same in any order.
 CREATE OR REPLACE MACRO own_ns(self_ns, inner_calls, timer_outside_ns, timer_inside_ns) AS
     CASE WHEN self_ns IS NOT NULL
-         THEN greatest(round(self_ns - coalesce(timer_inside_ns, 0)
-                             - coalesce(inner_calls, 0) * coalesce(timer_outside_ns, 0)), 0)::BIGINT END;
+         THEN TRY_CAST(greatest(round(self_ns - coalesce(timer_inside_ns, 0)
+                                      - coalesce(inner_calls, 0) * coalesce(timer_outside_ns, 0)), 0) AS BIGINT) END;
 
 -- The t that 97.5 % of Student's distribution lie below: the first terms of its expansion around the normal
 -- quantile (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, and the next term), and a
@@ -85,6 +107,20 @@ CREATE OR REPLACE MACRO verdict(ratio, low, high, baseline_noise, noise, spread 
          WHEN low > 1 AND ratio >= 1.02 THEN 'slower'
          ELSE 'unclear' END;
 
+-- What two sides say beside one another: of runs that took turns the ratios of their steps, without further
+-- doubt; else the means of both over iterations, on logarithms, with the noise and the spread of repeats.
+CREATE OR REPLACE MACRO beside(middle_a, variance_a, n_a, noise_a, spread_a, middle_b, variance_b, n_b, noise_b, spread_b,
+                               turns_ratio, turns_low, turns_high) AS
+    CASE WHEN turns_ratio IS NOT NULL
+         THEN {'ratio': turns_ratio, 'low': turns_low, 'high': turns_high, 'baseline_noise': NULL::VARCHAR,
+               'noise': NULL::VARCHAR, 'spread': NULL::DOUBLE, 'took_turns': true}
+         ELSE {'ratio': exp(middle_b - middle_a),
+               'low': exp(middle_b - middle_a - difference_margin(variance_a / n_a, n_a, variance_b / n_b, n_b)),
+               'high': exp(middle_b - middle_a + difference_margin(variance_a / n_a, n_a, variance_b / n_b, n_b)),
+               'baseline_noise': noise_a, 'noise': noise_b,
+               'spread': CASE WHEN spread_a >= spread_b OR spread_b IS NULL THEN spread_a ELSE spread_b END,
+               'took_turns': false} END;
+
 -- Why the verdict is `unclear`; NULL where it is not.
 CREATE OR REPLACE MACRO why_unclear(ratio, low, high, baseline_noise, noise, spread := NULL) AS
     CASE WHEN verdict(ratio, low, high, baseline_noise, noise, spread := spread) IS DISTINCT FROM 'unclear' THEN NULL
@@ -113,12 +149,13 @@ CREATE OR REPLACE MACRO conditions_noise(other_load, throttled, clock_low_hz, cl
 
 -- Steps of a phase in one iteration: one prefill or forward, and a decode step for every token after the first.
 CREATE OR REPLACE MACRO steps_of(phase, new_tokens) AS
-    CASE WHEN phase = 'decode' THEN greatest(new_tokens - 1, 1) ELSE 1 END;
+    CASE WHEN phase = 'decode' THEN greatest(new_tokens, 2) - 1 ELSE 1 END;
 
 -- How often an op ran in a step: one of a loop whose rounds are alike is stored once, with their number.
 CREATE OR REPLACE MACRO rounds_of(attributes) AS
-    CASE WHEN contains(attributes, '"repeat"')
-         THEN coalesce(TRY_CAST(json_extract_string(attributes, '$.repeat') AS BIGINT), 1) ELSE 1 END;
+    CASE WHEN contains(attributes, '"repeat"') AND json_valid(attributes)
+         THEN coalesce(greatest(least(TRY_CAST(json_extract_string(attributes, '$.repeat') AS BIGINT),
+                                      1000000000000), 1), 1) ELSE 1 END;
 
 -- Whether a roof holds for a run's conditions: threads, torch and driver. What one of them does not tell does
 -- not tell them apart.
@@ -132,6 +169,21 @@ CREATE OR REPLACE MACRO roof_size(size_bytes) AS coalesce(size_bytes, 268435456)
 
 -- What a map has at a key; NULL where it has nothing.
 CREATE OR REPLACE MACRO at_key(held, key) AS list_extract(map_extract(held, key), 1);
+
+-- Time in ns of matrix products at the roofs of their dtypes, of work as {dtype, matmul_flops, other_flops} each;
+-- NULL where a product has none.
+CREATE OR REPLACE MACRO products_ns(work, roofs) AS
+    CASE WHEN NOT list_bool_or(list_transform(work, lambda w: w.matmul_flops > 0 AND at_key(roofs, w.dtype) IS NULL))
+         THEN coalesce(list_sum(list_transform(work, lambda w: w.matmul_flops / at_key(roofs, w.dtype) * 1e9)), 0) END;
+
+-- The same of work that is no product; where its dtype has no roof (integers) it is held against the run's.
+CREATE OR REPLACE MACRO others_ns(work, roofs, compute_roof) AS
+    coalesce(list_sum(list_transform(
+        work, lambda w: w.other_flops / coalesce(at_key(roofs, w.dtype), compute_roof) * 1e9)), 0);
+
+-- Of activations as {each_bytes, bytes} those of ops that move so much of them, in bytes.
+CREATE OR REPLACE MACRO large_bytes(activations, size_bytes) AS
+    coalesce(list_sum(list_transform(activations, lambda a: CASE WHEN a.each_bytes >= size_bytes THEN a.bytes END)), 0);
 
 -- The dtype whose roof a run of that dtype and variant is under as a whole.
 CREATE OR REPLACE MACRO multiplied_in(dtype, variant) AS

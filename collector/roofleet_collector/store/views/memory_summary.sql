@@ -16,8 +16,8 @@
 -- largest_bytes: What it adds: most alive while it ran less what was alive when it began, in bytes.
 CREATE OR REPLACE VIEW memory_summary AS
 WITH largest AS (
-    SELECT m.run_id, m.phase, arg_max(m.path, m.peak_bytes - m.enter_bytes) AS path,
-           max(m.peak_bytes - m.enter_bytes) AS bytes
+    SELECT m.run_id, m.phase, arg_max(m.path, m.peak_bytes::HUGEINT - m.enter_bytes) AS path,
+           TRY_CAST(max(m.peak_bytes::HUGEINT - m.enter_bytes) AS BIGINT) AS bytes
     FROM layer_memory m JOIN layers l ON l.run_id = m.run_id AND l.path = m.path
     WHERE l.is_leaf GROUP BY m.run_id, m.phase
 )

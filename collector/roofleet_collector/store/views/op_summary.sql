@@ -13,16 +13,17 @@
 -- bytes: Bytes moved: weights, activations and cache.
 CREATE OR REPLACE VIEW op_summary AS
 WITH traced AS (
-    SELECT c.run_id, c.phase, o.op, sum(rounds_of(o.attributes)) FILTER (NOT o.is_view)::BIGINT AS calls,
+    SELECT c.run_id, c.phase, o.op, as_count(sum(rounds_of(o.attributes)) FILTER (NOT o.is_view)) AS calls,
            bool_and(c.is_known) AS is_known,
-           sum(c.matmul_flops)::BIGINT AS matmul_flops, sum(c.other_flops)::BIGINT AS other_flops,
-           sum(c.weight_bytes + c.activation_bytes + c.kv_read_bytes + c.kv_write_bytes)::BIGINT AS bytes
+           as_count(sum(c.matmul_flops)) AS matmul_flops, as_count(sum(c.other_flops)) AS other_flops,
+           as_count(sum(c.weight_bytes) + sum(c.activation_bytes) + sum(c.kv_read_bytes) + sum(c.kv_write_bytes))
+               AS bytes
     FROM op_costs c JOIN ops o USING (run_id, phase, op_index)
     GROUP BY c.run_id, c.phase, o.op
 ),
 timed AS (
-    SELECT run_id, phase, op, sum(calls)::BIGINT AS calls, sum(duration_ns)::BIGINT AS duration_ns,
-           sum(busy_ns)::BIGINT AS busy_ns, sum(kernels)::BIGINT AS kernels
+    SELECT run_id, phase, op, as_count(sum(calls)) AS calls, as_count(sum(duration_ns)) AS duration_ns,
+           as_count(sum(busy_ns)) AS busy_ns, as_count(sum(kernels)) AS kernels
     FROM op_times GROUP BY run_id, phase, op
 ),
 named AS (SELECT run_id, phase, op FROM traced UNION SELECT run_id, phase, op FROM timed),

@@ -20,17 +20,25 @@
 -- held_bytes: Weights and key-value cache together: they lie in memory between steps, in bytes.
 -- large_bytes: Activations of an op that moves more of them than caches can hold; 0 for the others, in bytes.
 CREATE OR REPLACE VIEW op_work AS
+WITH costs AS (
+    SELECT run_id, phase, op_index, path, is_known, dtype, as_count(matmul_flops) AS matmul_flops,
+           as_count(causal_flops) AS causal_flops, as_count(coalesce(needed_flops, causal_flops)) AS needed_flops,
+           as_count(needed_kv_bytes) AS needed_kv_bytes, as_count(other_flops) AS other_flops,
+           as_count(weight_bytes) AS weight_bytes, as_count(activation_bytes) AS activation_bytes,
+           as_count(kv_read_bytes) AS kv_read_bytes, as_count(kv_write_bytes) AS kv_write_bytes
+    FROM op_costs
+)
 SELECT c.run_id, c.phase, c.op_index, c.path, o.op,
        -- the ops of older agents do not tell that int8-dynamic quantises what comes in
        CASE WHEN r.variant LIKE '%int8-dynamic%' AND len(o.inputs) > 1 AND o.inputs[2].dtype = 'int8' THEN 'int8'
             ELSE coalesce(c.dtype, r.dtype) END AS dtype,
        o.is_view, c.is_known, rounds_of(o.attributes) AS rounds,
-       c.matmul_flops, c.causal_flops, coalesce(c.needed_flops, c.causal_flops) AS needed_flops,
+       c.matmul_flops, c.causal_flops, c.needed_flops,
        coalesce(c.needed_kv_bytes, c.kv_read_bytes + c.kv_write_bytes) AS needed_kv_bytes, c.other_flops, c.weight_bytes, c.activation_bytes, c.kv_read_bytes,
        c.kv_write_bytes, c.weight_bytes + c.kv_read_bytes + c.kv_write_bytes AS held_bytes,
        CASE WHEN c.activation_bytes / rounds_of(o.attributes) >= roof_size(s.size_bytes) THEN c.activation_bytes
             ELSE 0 END AS large_bytes
-FROM op_costs c
+FROM costs c
 JOIN ops o USING (run_id, phase, op_index)
 LEFT JOIN runs r ON r.run_id = c.run_id
 LEFT JOIN roof_sizes s ON s.device_id = r.device_id;

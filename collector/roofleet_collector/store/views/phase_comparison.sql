@@ -20,16 +20,11 @@
 -- baseline_roofline_fraction: Time at the roof over the time taken, in the baseline.
 -- roofline_fraction: The same in the run.
 CREATE OR REPLACE VIEW phase_comparison AS
-WITH samples AS NOT MATERIALIZED (
-    SELECT run_id, phase, avg(ln(bare_ns) ORDER BY iteration) AS middle,
-           var_samp(ln(bare_ns) ORDER BY iteration) / count(*) AS square, count(*) AS n
-    FROM phase_iterations GROUP BY run_id, phase
-),
-sides AS NOT MATERIALIZED (
-    SELECT p.run_id, p.phase, s.middle, s.square, s.n, p.noise, w.spread, m.peak_bytes, p.matmul_flops,
-           p.weight_bytes, p.weight_bytes + p.activation_bytes + p.kv_bytes AS bytes, p.roofline_fraction
-    FROM phase_summary p
-    LEFT JOIN samples s ON s.run_id = p.run_id AND s.phase = p.phase
+WITH sides AS NOT MATERIALIZED (
+    SELECT p.run_id, p.phase, p.typical_log, p.typical_variance, p.typical_iterations, p.noise, w.spread, m.peak_bytes,
+           p.matmul_flops, p.weight_bytes, p.weight_bytes + p.activation_bytes + p.kv_bytes AS bytes,
+           p.roofline_fraction
+    FROM judged_phases p
     LEFT JOIN phase_repeats w ON w.run_id = p.run_id AND w.phase = p.phase
     LEFT JOIN phase_memory m ON m.run_id = p.run_id AND m.phase = p.phase
 ),
@@ -41,32 +36,11 @@ pairs AS NOT MATERIALIZED (
     JOIN runs b ON b.model_id = mb.model_id AND b.run_id <> a.run_id
     CROSS JOIN (VALUES ('prefill'), ('decode'), ('forward')) x(phase)
 ),
--- runs whose steps took turns: each against the one of the same place
-turns AS NOT MATERIALIZED (
-    SELECT baseline_run_id, run_id, phase, median(ratio) AS ratio,
-           median_interval(list(ratio ORDER BY ratio), count(*)) AS reach
-    FROM (SELECT ra.run_id AS baseline_run_id, rb.run_id, a.phase, b.duration_ns / a.duration_ns AS ratio
-          FROM runs ra
-          JOIN runs rb ON rb.turns_id = ra.turns_id AND rb.run_id <> ra.run_id
-          JOIN steps a ON a.run_id = ra.run_id
-          JOIN steps b ON b.run_id = rb.run_id AND b.phase = a.phase AND b.iteration = a.iteration
-                      AND b.step_index = a.step_index
-          WHERE a.pass = 'bare' AND b.pass = 'bare' AND NOT a.is_warmup AND NOT b.is_warmup)
-    GROUP BY baseline_run_id, run_id, phase
-),
 compared AS (
-    SELECT k.*, a.middle AS middle_a, b.middle AS middle_b, coalesce(t.ratio, exp(b.middle - a.middle)) AS ratio,
-           CASE WHEN t.run_id IS NULL
-                THEN exp(b.middle - a.middle - difference_margin(a.square, a.n, b.square, b.n))
-                ELSE t.reach.low END AS low,
-           CASE WHEN t.run_id IS NULL
-                THEN exp(b.middle - a.middle + difference_margin(a.square, a.n, b.square, b.n))
-                ELSE t.reach.high END AS high,
-           t.run_id IS NOT NULL AS took_turns,
-           CASE WHEN t.run_id IS NULL THEN a.noise END AS baseline_noise,
-           CASE WHEN t.run_id IS NULL THEN b.noise END AS noise,
-           CASE WHEN t.run_id IS NOT NULL THEN NULL
-                WHEN a.spread >= b.spread OR b.spread IS NULL THEN a.spread ELSE b.spread END AS spread,
+    SELECT k.*, a.typical_log AS middle_a, b.typical_log AS middle_b,
+           unnest(beside(a.typical_log, a.typical_variance, a.typical_iterations, a.noise, a.spread,
+                         b.typical_log, b.typical_variance, b.typical_iterations, b.noise, b.spread,
+                         t.ratio, t.low, t.high)),
            a.peak_bytes AS baseline_peak_bytes, b.peak_bytes,
            a.matmul_flops AS baseline_matmul_flops, b.matmul_flops, a.bytes AS baseline_bytes, b.bytes,
            a.weight_bytes AS baseline_weight_bytes, b.weight_bytes,
@@ -74,13 +48,14 @@ compared AS (
     FROM pairs k
     LEFT JOIN sides a ON a.run_id = k.baseline_run_id AND a.phase = k.phase
     LEFT JOIN sides b ON b.run_id = k.run_id AND b.phase = k.phase
-    LEFT JOIN turns t ON t.baseline_run_id = k.baseline_run_id AND t.run_id = k.run_id AND t.phase = k.phase
+    LEFT JOIN turn_figures t ON t.baseline_run_id = k.baseline_run_id AND t.run_id = k.run_id
+                                  AND t.phase = k.phase AND t.path IS NULL
     WHERE a.run_id IS NOT NULL OR b.run_id IS NOT NULL
 )
 SELECT baseline_run_id, run_id, phase, exp(middle_a) AS baseline_ns, exp(middle_b) AS bare_ns, ratio,
        low, high,
        verdict(ratio, low, high, baseline_noise, noise, spread := spread) AS verdict,
-       CASE WHEN took_turns AND ratio IS NOT NULL AND low IS NULL THEN 'fewer than 6 pairs of steps'
+       CASE WHEN took_turns AND low IS NULL THEN 'fewer than 6 pairs of steps'
             ELSE why_unclear(ratio, low, high, baseline_noise, noise, spread := spread) END AS why,
        baseline_peak_bytes, peak_bytes, baseline_matmul_flops, matmul_flops, baseline_bytes, bytes,
        baseline_weight_bytes, weight_bytes, baseline_roofline_fraction, roofline_fraction

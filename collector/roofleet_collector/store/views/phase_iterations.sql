@@ -6,4 +6,4 @@
 -- bare_ns: Their median wall time, in ns.
 CREATE OR REPLACE VIEW phase_iterations AS
 SELECT run_id, phase, iteration, count(*) AS steps, median(duration_ns) AS bare_ns
-FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase, iteration;
+FROM steps WHERE pass = 'bare' AND NOT is_warmup AND is_duration(duration_ns) GROUP BY run_id, phase, iteration;

@@ -24,7 +24,8 @@ WITH layers_only AS NOT MATERIALIZED (
 ),
 roles AS (
     SELECT l.run_id, l.phase, l.role, sum(flops)::BIGINT AS flops, sum(bytes)::BIGINT AS bytes,
-           sum(self_ns) AS time_ns, sum(ops) AS ops, sum(share_of_phase) AS share_of_phase,
+           sum(self_ns ORDER BY path) AS time_ns, sum(ops) AS ops,
+           sum(share_of_phase ORDER BY path) AS share_of_phase,
            sum(busy_ns) AS busy_ns, sum(matmul_flops - needed_flops)::BIGINT AS skipped_flops,
            bool_or(guessed) AS guessed,
            sum(unknown_ops) AS unknown_ops,
@@ -55,8 +56,8 @@ points AS (
 held AS (
     SELECT p.*, time_at_roof_ns(p.flops, p.bytes, p.compute, p.memory) AS time_at_roof_ns,
            concat_ws('; ', point_doubt(p.time_ns, p.unknown_ops, p.guessed),
-                     phase_doubt(s.noise, s.bare_low_ns, s.layer_time_coverage)) AS doubt
-    FROM points p LEFT JOIN phase_summary s ON s.run_id = p.run_id AND s.phase = p.phase
+                     phase_doubt(s.noise, s.low, CASE WHEN s.pairs_unknown IS NULL THEN s.coverage END)) AS doubt
+    FROM points p LEFT JOIN timed_phases s ON s.run_id = p.run_id AND s.phase = p.phase
 )
 SELECT h.run_id, r.device_id, m.name AS model_name, h.phase, h.level, coalesce(h.name, m.name) AS name,
        h.role, h.flops, h.bytes, h.time_ns,

@@ -57,7 +57,7 @@ SELECT e.device_id, d.name AS device_name, d.kind AS device_kind, h.hostname, e.
        e.top.accumulate_dtype AS accumulate_dtype, e.memory_level,
        CASE WHEN e.kind = 'compute' THEN e.top.per_s END AS flops_per_s,
        CASE WHEN e.kind = 'memory' THEN e.top.per_s END AS bytes_per_s,
-       e.top.source_kind AS source_kind, e.top.source AS source, e.top.measured_at AS measured_at,
+       e.top.source_kind AS source_kind, e.top.source AS source, as_moment(e.top.measured_at) AS measured_at,
        e.threads, e.torch_version, e.driver_version, e.top.size_bytes AS size_bytes,
        e.top.other_load AS other_load, e.top.spread AS spread, e.observations, e.lowest_per_s
 FROM every e

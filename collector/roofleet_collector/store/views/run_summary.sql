@@ -21,7 +21,7 @@
 -- memory_bandwidth_utilization: Time the traffic would take at the bandwidth roofs over the time taken (MBU), in decode (forward, for a model that does not generate).
 -- instrumentation_overhead: Time with layer timing over time without, steps beside one another in pairs, phases weighted by their time in an iteration.
 -- layer_time_coverage: Share of the bare steps that the layers' self times explain, phases weighted by their time in an iteration.
--- status: `running`, `done`, `failed`, `cancelled`, or `analyzed`: counted without running, so that every time is NULL.
+-- status: `running`, `done`, `failed`, `cancelled`, `lost`: said to run while its host was not heard of for an hour, or for over a day, or `analyzed`: counted without running, so that every time is NULL.
 -- started_at: When the run began.
 -- weights: `pretrained`, `random`, or `own`: a module's, of which only who made it knows the origin.
 -- attention: Attention implementation.
@@ -83,74 +83,48 @@ WITH phases AS (
                / sum(share) FILTER (pairs_unknown IS NULL) AS coverage_margin,
            string_agg(concat(phase, ': ', pairs_unknown), '; ' ORDER BY phase DESC)
                FILTER (pairs_unknown IS NOT NULL) AS pairs_unknown,
-           sum(unknown_ops)::BIGINT AS unknown_ops,
+           as_count(sum(unknown_ops)) AS unknown_ops,
            any_value(roof_source_kind) AS roof_source_kind,
            max(bare_p5_ns) FILTER (phase = 'decode') AS decode_p5,
            max(bare_p95_ns) FILTER (phase = 'decode') AS decode_p95,
            max(bare_p99_ns) FILTER (phase = 'decode') AS decode_p99,
-           string_agg(concat(phase, ': ', interval_noise(bare_low_ns, bare_high_ns)), '; ' ORDER BY phase DESC)
-               FILTER (interval_noise(bare_low_ns, bare_high_ns) IS NOT NULL) AS intervals,
+           string_agg(concat(phase, ': ', interval_noise), '; ' ORDER BY phase DESC)
+               FILTER (interval_noise IS NOT NULL) AS intervals,
            string_agg(concat(phase, ': ', fault), '; ' ORDER BY phase DESC) FILTER (fault IS NOT NULL) AS fault,
            max(product_dtypes) FILTER (phase IN ('prefill', 'forward')) AS product_dtypes,
            bool_or(utilization_is_least) AS utilization_is_least
-    FROM (SELECT s.*, s.bare_p50_ns * steps_of(s.phase, r.new_tokens)
+    FROM (SELECT s.*, interval_noise(s.bare_low_ns, s.bare_high_ns) AS interval_noise,
+                 s.bare_p50_ns * steps_of(s.phase, r.new_tokens)
                       / sum(s.bare_p50_ns * steps_of(s.phase, r.new_tokens)) OVER (PARTITION BY s.run_id) AS share
           FROM phase_summary s JOIN runs r ON r.run_id = s.run_id)
     GROUP BY run_id
 ),
--- over the iteration's own median, so that a machine that slows down between iterations makes no slope
-lengths AS (
-    SELECT s.run_id, s.cache_tokens, median(s.duration_ns / i.bare_ns) AS relative
-    FROM steps s JOIN phase_iterations i USING (run_id, phase, iteration)
-    WHERE s.pass = 'bare' AND s.phase = 'decode' AND NOT s.is_warmup
-    GROUP BY s.run_id, s.cache_tokens
-),
-growth AS (
-    SELECT run_id, slope AS per_token
-    FROM (SELECT run_id, count(*) AS n, regr_slope(relative, cache_tokens ORDER BY cache_tokens) AS slope,
-                 regr_syy(relative, cache_tokens ORDER BY cache_tokens) AS syy,
-                 regr_sxx(relative, cache_tokens ORDER BY cache_tokens) AS sxx
-          FROM lengths GROUP BY run_id)
-    WHERE n >= 4 AND abs(slope) > t_quantile(n - 2) * sqrt(greatest(syy / sxx - slope ** 2, 0) / (n - 2))
-),
-iterations AS (
-    SELECT run_id, count(DISTINCT iteration) AS iterations
-    FROM steps WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id
-),
--- an iteration is a prefill or forward and the decode steps; of each kind there is a typical one
-lasting AS (
-    SELECT i.run_id, sum(i.step_ns * steps_of(i.phase, r.new_tokens)) AS iteration_ns
-    FROM (SELECT run_id, phase, median(mean_ns) AS step_ns
-          FROM (SELECT run_id, phase, iteration, avg(duration_ns) AS mean_ns FROM steps
-                WHERE pass = 'bare' AND NOT is_warmup GROUP BY run_id, phase, iteration)
-          GROUP BY run_id, phase) i
-    JOIN runs r ON r.run_id = i.run_id
-    GROUP BY i.run_id
-),
 counted AS (
-    SELECT run_id, nullif(batch_size * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END, 0) AS tokens
+    SELECT run_id, nullif(as_count(batch_size::HUGEINT * CASE WHEN new_tokens > 0 THEN new_tokens ELSE prompt_tokens END), 0)
+               AS tokens
     FROM runs
 )
 SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.kind AS device_kind,
        m.name AS model_name, r.dtype, r.variant, r.batch_size, r.prompt_tokens, r.new_tokens,
        p.prefill_ns AS time_to_first_token_ns,
        p.decode_ns AS time_per_output_token_ns,
-       CASE WHEN r.engine <> 'watch' THEN n.tokens / t.iteration_ns * 1e9 END AS tokens_per_s,
+       CASE WHEN r.engine <> 'watch' THEN n.tokens / i.iteration_ns * 1e9 END AS tokens_per_s,
        r.peak_memory_bytes,
        r.energy_j,
-       r.energy_j / (n.tokens * coalesce(r.energy_iterations, i.iterations)) AS energy_per_token_j,
+       r.energy_j / (n.tokens::DOUBLE * coalesce(r.energy_iterations, i.iterations)) AS energy_per_token_j,
        p.mfu AS model_flops_utilization,
        p.mbu AS memory_bandwidth_utilization,
        CASE WHEN p.known > 0.9 THEN p.overhead END AS instrumentation_overhead,
        CASE WHEN p.known > 0.9 THEN p.coverage END AS layer_time_coverage,
-       r.status, r.started_at, r.weights, r.attention, r.logits, coalesce(r.parameters, m.parameters) AS parameters,
+       run_status(r.status, r.started_at, h.last_seen_at) AS status, as_moment(r.started_at) AS started_at,
+       r.weights, r.attention, r.logits, coalesce(r.parameters, m.parameters) AS parameters,
        p.unknown_ops,
        p.roof_source_kind, r.error,
        CASE WHEN i.iterations > 0
             THEN nullif(concat_ws('; ', p.intervals, conditions_noise(
                      r.other_load, r.throttled, r.clock_low_hz, r.clock_high_hz)), '') END AS noise,
        p.decode_p5 AS time_per_output_token_p5_ns, p.decode_p95 AS time_per_output_token_p95_ns,
-       p.decode_p99 AS time_per_output_token_p99_ns, g.per_token * p.decode_ns AS time_per_cached_token_ns,
+       p.decode_p99 AS time_per_output_token_p99_ns, i.growth_per_cached_token * p.decode_ns AS time_per_cached_token_ns,
        r.perplexity, r.baseline_perplexity, r.kl_divergence, r.top1_agreement, r.quality_tokens,
        r.quality_baseline, r.quality_unknown, r.outputs_finite, r.variant_notes, r.sweep_id,
        r.peak_memory_source, r.process_peak_bytes, r.allocator_peak_bytes, r.allocator_reserved_bytes,
@@ -169,6 +143,4 @@ LEFT JOIN hosts h ON h.host_id = r.host_id
 LEFT JOIN devices d ON d.device_id = r.device_id
 LEFT JOIN models m ON m.model_id = r.model_id
 LEFT JOIN phases p ON p.run_id = r.run_id
-LEFT JOIN iterations i ON i.run_id = r.run_id
-LEFT JOIN lasting t ON t.run_id = r.run_id
-LEFT JOIN growth g ON g.run_id = r.run_id;
+LEFT JOIN run_figures i ON i.run_id = r.run_id;
