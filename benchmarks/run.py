@@ -24,6 +24,7 @@ from benchmarks.figure import Figure
 BENCHMARKS = (
     *("timed_pass", "pairs", "roofs", "ingest", "fleet", "counts", "trace", "analyze", "small_query"),
     "hostile",
+    "growth",
 )
 """Each a file here with a function `measure`; imported when it has its turn, so that it fails alone."""
 

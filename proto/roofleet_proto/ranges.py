@@ -210,7 +210,10 @@ def usual(type: pa.DataType, unit: str | None) -> Range | None:
     """What a column of this type and unit takes unless it says otherwise; None for anything."""
     if pa.types.is_list(type):
         if pa.types.is_struct(type.value_type):
-            return TENSORS
+            if "shape" in [field.name for field in type.value_type]:
+                return TENSORS
+            parts = ((field.name, usual(field.type, "bytes")) for field in type.value_type)
+            return Each(Fields(tuple((name, part) for name, part in parts if part is not None)))
         inner = usual(type.value_type, None)
         return Each(inner) if inner else None
     if pa.types.is_int64(type):
