@@ -111,6 +111,8 @@ def test_an_agents_id_is_its_own(tmp_path: Path) -> None:
     for who, agent_id in ((other, "id-1"), (admin, "id-1"), (first, "id-2")):
         with pytest.raises(CallRefused, match="belongs to"):
             Tokens(tmp_path).must_own(who, agent_id)
+    tokens.must_own(admin, "id-3")
+    tokens.must_own(other, "id-3")  # what a person sent from first is no person's
     with pytest.raises(ValueError, match="belongs to"):
         tokens.create("lab3", Role.agent, agent_ids=["id-1"])
     for number in range(tokens_module.MOST_IDS - 1):

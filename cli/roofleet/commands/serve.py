@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -344,7 +345,12 @@ def _log(verbose: bool) -> None:
 @agent.command()
 @reaching
 def join(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="What `roofleet tokens join-code` printed.")],
+    code: Annotated[
+        str,
+        typer.Argument(
+            metavar="CODE", help="What `roofleet tokens join-code` printed; - reads it from standard input."
+        ),
+    ],
     collector: Annotated[
         str, typer.Option("--collector", metavar="HOST:PORT", help="The collector's gRPC address.")
     ] = DEFAULT_GRPC,
@@ -367,7 +373,7 @@ def join(
     address(collector)
     folder = data_folder(data)
     way = replace(door(), token=None, token_file=None)
-    code, _, known_by = code.partition(".")
+    code, _, known_by = (sys.stdin.readline() if code == "-" else code).strip().partition(".")
     if known_by and way.tls_ca is None:
         folder.mkdir(parents=True, exist_ok=True)
         way = replace(way, tls_ca=recognized(collector, known_by, folder))

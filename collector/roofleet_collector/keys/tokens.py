@@ -7,6 +7,7 @@ are for. Commands change the file while a collector runs, which sees it within a
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import hmac
 import logging
@@ -141,14 +142,15 @@ class Tokens:
             return "the token is gone" if token is None else token.refusal(self._clock())
 
     def must_own(self, identity: Identity, agent_id: str) -> None:
-        """CallRefused if the id is another's. One that nobody has used becomes the caller's, for good."""
+        """CallRefused if the id is another's. One that no agent has used becomes the calling agent's, for
+        good; people send runs from many folders and own none."""
         with self._lock:
             owner = self._owned.get(agent_id)
             if owner == identity.name:
                 return
             if owner is not None:
                 raise CallRefused(f"agent {agent_id} belongs to {owner!r}, not to {identity.name!r}")
-            if identity.token_id is None:
+            if identity.role is not Role.agent:
                 return
             if sum(name == identity.name for name in self._owned.values()) >= MOST_IDS:
                 raise CallRefused(f"{identity.name!r} has used {MOST_IDS} agent ids, which is the most")
@@ -211,7 +213,7 @@ class Tokens:
             self._look(0)
             if self._db is None:
                 raise UnknownCaller("no code was made here", "a join code")
-            with self._changing("join", agent_id) as db:
+            with self._changing() as db:
                 found = db.execute(
                     "SELECT name, digest, expires_at, used_at, lifetime_s FROM codes WHERE code_id = ?",
                     [_id_of(code)],
@@ -224,6 +226,7 @@ class Tokens:
                 if expires_at <= self._clock():
                     raise UnknownCaller("the code has expired", name)
                 db.execute("UPDATE codes SET used_at = ? WHERE code_id = ?", [self._clock(), _id_of(code)])
+                self._note(db, name, "join", agent_id)
                 try:
                     return self._create(db, name, Role.agent, lifetime_s, [agent_id]), name
                 except ValueError as error:
@@ -294,11 +297,7 @@ class Tokens:
             try:
                 yield db
                 if what is not None:
-                    who = f"{os.environ.get('USER') or os.getuid()} by command" if what != "join" else "join"
-                    db.execute(
-                        "INSERT INTO changes (at, who, what, target) VALUES (?, ?, ?, ?)",
-                        [self._clock(), who, what, target],
-                    )
+                    self._note(db, f"{_user()} by command", what, target)
                 db.execute("COMMIT")
             except BaseException:
                 db.execute("ROLLBACK")
@@ -307,6 +306,12 @@ class Tokens:
             raise KeysUnreadable(f"{self.path} cannot be written: {error}") from error
         self._version = -1
         self._look(0)
+
+    def _note(self, db: sqlite3.Connection, who: str, what: str, target: str) -> None:
+        db.execute(
+            "INSERT INTO changes (at, who, what, target) VALUES (?, ?, ?, ?)",
+            [self._clock(), who, what, target],
+        )
 
     def _opened(self, *, make: bool) -> sqlite3.Connection | None:
         if self._db is not None:
@@ -371,6 +376,14 @@ def bearer_token(headers: Iterable[tuple[str, str | bytes]]) -> str | None:
     text = given[0].decode(errors="replace") if isinstance(given[0], bytes) else given[0]
     scheme, _, token = text.partition(" ")
     return (token.strip() or None) if scheme.lower() == "bearer" else None
+
+
+def _user() -> str:
+    """Who gives the command, by name where the system knows one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _id_of(text: str) -> str:
