@@ -87,6 +87,11 @@ def _attach(channel: Any, agent: str = "evil", host: str = "host", name: str = "
     list(services.ATTACH.client(channel)(iter([Hello(agent, host, name, "1")]), timeout=60))
 
 
+def _turncoat(channel: Any) -> None:
+    both = (Hello(agent, "host", "name", "1") for agent in ("evil", "honest"))
+    list(services.ATTACH.client(channel)(both, timeout=60))
+
+
 def _control(method: services.Method, request: Any) -> Callable[[Any], None]:
     return lambda channel: method.client(channel)(request, timeout=60)
 
@@ -99,6 +104,10 @@ _join = _control(services.JOIN, JoinRequest("rfj_00000000_" + "A" * 43, "evil"))
 
 def _unknown(channel: Any) -> None:
     channel.unary_unary("/roofleet.v1.Control/Shutdown")(b"", timeout=60)
+
+
+def _raw(channel: Any, path: str) -> None:
+    channel.unary_unary(path)(b"", timeout=60)
 
 
 def _large(channel: Any) -> None:
@@ -122,6 +131,7 @@ INTRUDERS: dict[str, tuple[str | None, Callable[[Any], None], str]] = {
     "an agent attached as another": ("agent", lambda c: _attach(c, "honest"), MAY_NOT),
     "an operator as an agent": ("operator", lambda c: _push(c, "honest"), MAY_NOT),
     "an admin as an agent": ("admin", lambda c: _push(c, "other"), MAY_NOT),
+    "an agent that attaches as itself and then as another": ("agent", _turncoat, MAY_NOT),
     "an agent that deletes": ("agent", _delete, MAY_NOT),
     "an agent that renames": ("agent", _change, MAY_NOT),
     "an agent that lists": ("agent", _list, MAY_NOT),
@@ -131,6 +141,11 @@ INTRUDERS: dict[str, tuple[str | None, Callable[[Any], None], str]] = {
     "a reader that renames": ("reader", _change, MAY_NOT),
     "an operator that attaches": ("operator", _attach, MAY_NOT),
     "a reader that calls what is not there": ("reader", _unknown, "UNIMPLEMENTED"),
+    **{
+        f"a caller as {who} of {method.name}": (who, lambda c, path=method.path: _raw(c, path), MAY_NOT)
+        for who in ("agent", "reader")
+        for method in (services.SUBMIT_JOB, services.CANCEL_JOB, services.LABEL_HOST, services.BACKUP)
+    },
     "a code that is none": (None, _join, NO),
     "a change of 2 MB": ("operator", _large, "RESOURCE_EXHAUSTED"),
     **{
