@@ -17,6 +17,7 @@ from roofleet.commands import (
     certs,
     compare,
     demo,
+    fleet,
     jobs,
     profile,
     roofs,
@@ -58,6 +59,7 @@ app.command("profile", rich_help_panel="One machine")(profile.profile)
 app.command("analyze", rich_help_panel="One machine")(analyze.analyze)
 app.command("sweep", rich_help_panel="One machine")(sweep.sweep)
 app.command("demo", rich_help_panel="One machine")(demo.demo)
+app.command("fleet", rich_help_panel="A fleet")(fleet.fleet)
 app.add_typer(serve.collector_app, name="collector", rich_help_panel="A fleet")
 app.add_typer(serve.agent, name="agent", rich_help_panel="A fleet")
 app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)

@@ -17,6 +17,7 @@ MOST_AHEAD_US = MOST // 1000
 @dataclass(frozen=True)
 class _Attached:
     hello: Hello
+    since: datetime
     last_seen: datetime
     spooled_batches: int = 0
     connections: int = 1
@@ -36,19 +37,19 @@ class Roster:
         with self._lock:
             before = self._attached.get(hello.agent_id)
             connections = before.connections + 1 if before else 1
-            self._attached[hello.agent_id] = _Attached(
-                hello, self._note(hello, hello.sent_unix_us), connections=connections
-            )
+            now = datetime.now(UTC)
+            joined = _Attached(hello, since=now, last_seen=now, connections=connections)
+            self._attached[hello.agent_id] = joined
+            self._note(joined, hello.sent_unix_us)
 
     def heard(self, agent_id: str, heartbeat: Heartbeat) -> None:
         """An agent said that it is alive."""
         with self._lock:
             agent = self._attached.get(agent_id)
             if agent is not None:
-                seen = self._note(agent.hello, heartbeat.sent_unix_us)
-                self._attached[agent_id] = replace(
-                    agent, last_seen=seen, spooled_batches=heartbeat.spooled_batches
-                )
+                heard = replace(agent, last_seen=datetime.now(UTC), spooled_batches=heartbeat.spooled_batches)
+                self._attached[agent_id] = heard
+                self._note(heard, heartbeat.sent_unix_us)
 
     def leave(self, agent_id: str) -> None:
         """A connection of an agent ended."""
@@ -88,9 +89,9 @@ class Roster:
                     self._seen = {**seen, **self._seen}
                 raise
 
-    def _note(self, hello: Hello, sent_unix_us: int) -> datetime:
-        now = datetime.now(UTC)
-        ahead_us = sent_unix_us - int(now.timestamp() * 1e6)
+    def _note(self, agent: _Attached, sent_unix_us: int) -> None:
+        ahead_us = sent_unix_us - int(agent.last_seen.timestamp() * 1e6)
         told = sent_unix_us > 0 and abs(ahead_us) <= MOST_AHEAD_US
-        self._seen[hello.host_id] = Seen(now, ahead_us * 1000 if told else None)
-        return now
+        self._seen[agent.hello.host_id] = Seen(
+            agent.last_seen, ahead_us * 1000 if told else None, agent.since, agent.spooled_batches
+        )

@@ -124,6 +124,8 @@ HOSTS = Table(
             "ns",
             range=ranges.SIGNED,
         ),
+        Column("attached_since", TIME, "When its agent attached, the last time that it did."),
+        Column("waiting_batches", INT, "Batches that its agent held unsent at the last heartbeat."),
     ),
     replaces=True,
 )

@@ -44,10 +44,13 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Seen:
-    """When a host was last heard of, and how far its clock was ahead of ours then, where it said."""
+    """When a host was last heard of; how far its clock was ahead of ours then, where it said; since when its
+    agent is attached, and how many batches it held unsent."""
 
     at: datetime
     clock_offset_ns: int | None = None
+    attached_since: datetime | None = None
+    waiting_batches: int | None = None
 
 
 class Store(Protocol):

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import astuple
 from pathlib import Path
 
 import duckdb
@@ -52,7 +53,12 @@ LEAST_FREE_BYTES = 1024 * 1024
 """A disk with less room is still full: a small write may succeed where the next batch fails."""
 MOST_REJECTED = 10_000
 """Rows set aside that are kept, the newest."""
-SEEN = pa.schema([HOSTS.schema.field(name) for name in ("host_id", "last_seen_at", "clock_offset_ns")])
+SEEN = pa.schema(
+    [
+        HOSTS.schema.field(name)
+        for name in ("host_id", "last_seen_at", "clock_offset_ns", "attached_since", "waiting_batches")
+    ]
+)
 
 
 class DuckDBStore:
@@ -198,12 +204,10 @@ class DuckDBStore:
         """See Store.touch_hosts."""
 
         def touch(connection: duckdb.DuckDBPyConnection) -> None:
-            columns = zip(*((host, one.at, one.clock_offset_ns) for host, one in seen.items()), strict=True)
+            columns = zip(*((host, *astuple(one)) for host, one in seen.items()), strict=True)
             connection.register("seen", pa.table(list(map(pa.array, columns, SEEN.types)), schema=SEEN))
-            connection.execute(
-                "UPDATE hosts SET last_seen_at = seen.last_seen_at, clock_offset_ns = seen.clock_offset_ns "
-                "FROM seen WHERE hosts.host_id = seen.host_id"
-            )
+            told = ", ".join(f"{name} = seen.{name}" for name in SEEN.names[1:])
+            connection.execute(f"UPDATE hosts SET {told} FROM seen WHERE hosts.host_id = seen.host_id")
             connection.unregister("seen")
 
         return self._writer.submit(touch)

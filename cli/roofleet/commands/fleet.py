@@ -1,0 +1,31 @@
+"""`roofleet fleet`: who is there, since when, how far behind, and why a reading is missing."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from roofleet import console
+from roofleet.commands import options
+from roofleet.commands.reaching import reaching
+from roofleet.errors import FAILED
+
+
+@reaching
+def fleet(
+    server: options.Server = None, data: options.Data = None, json_output: options.Json = False
+) -> None:
+    """List hosts and their devices: attached since when, what waits there unsent, and what they do now."""
+    from roofleet.asking.reading import reading
+    from roofleet.reports.fleet import print_fleet
+
+    with reading(server, data) as query:
+        rows = query("SELECT * FROM fleet_status ORDER BY hostname, host_id, device_id", ()).to_pylist()
+    if json_output:
+        print(json.dumps(rows, default=str, indent=1))
+    elif rows:
+        print_fleet(console.out(), rows)
+    if not rows:
+        console.err().print("no host has registered yet: `roofleet agent --collector HOST:PORT` on one does")
+        raise typer.Exit(FAILED)
