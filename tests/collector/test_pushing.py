@@ -21,6 +21,7 @@ from roofleet_collector import pushing
 from roofleet_collector.errors import RowsRefused
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
+from roofleet_collector.jobs.service import JobService
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.service import Health, trouble
 from roofleet_collector.store import Append, Receipt, Seen
@@ -82,7 +83,8 @@ def serving(
 
     async def play() -> None:
         catalogs = Catalogs(lambda _: [], lambda _: [])
-        server = GrpcServer(Ingest(store), Roster(store), catalogs, 0, folder)  # type: ignore[arg-type]
+        jobs = JobService(store, 30.0)  # type: ignore[arg-type]
+        server = GrpcServer(Ingest(store), Roster(store), jobs, catalogs, 0, folder)  # type: ignore[arg-type]
         await server.start("127.0.0.1", 0)
         try:
             await asyncio.wait_for(scene(server, f"127.0.0.1:{server.port}"), 60)
