@@ -187,6 +187,7 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[Any]:
         last = [""]
 
         def line(what: str, fraction: float) -> None:
+            what = what.partition(", iteration ")[0]  # see roofleet_agent.passes.base, which imports torch
             if what != last[0]:
                 last[0] = what
                 console.print(f"{label}: {what}", markup=False)

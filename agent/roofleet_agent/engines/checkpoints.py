@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from logging import ERROR, WARNING, disable, getLogger, root
 from pathlib import Path
@@ -19,31 +20,74 @@ from torch import nn
 from roofleet_agent.engines.base import SEED, TORCH_DTYPES
 from roofleet_agent.engines.on_meta import Uninitialised, attention_on_meta, settle_on_meta
 from roofleet_agent.errors import ModelNotFound, ModelRefused, WorkloadRefused
+from roofleet_agent.measuring.allocator import is_out_of_memory
 from roofleet_agent.variants import Note
 from roofleet_agent.workload import ModelRequest, Workload
 
 _OF_THE_LOADING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 """What transformers writes into a configuration that is no property of the model."""
+MOST_LAYERS = 4096
+"""Layers, or experts of a layer, of a configuration that is taken: what has more is a mistake, or worse."""
+MOST_CONFIG_BYTES = 8 * 2**20
+MOST_TOKENIZER_BYTES = 128 * 2**20
+MOST_GROWTH = 256
+"""Letters that a tokenizer may make of one: a few lines of it can make any number."""
+_DEPTH = re.compile(r"(^|_)(layers?|blocks|experts)$|^num_(\w+_)?(layers|experts)")
+_WRONG_TYPES = (TypeError, AttributeError, LookupError, ZeroDivisionError, AssertionError, OverflowError,
+                RecursionError)  # fmt: skip
+"""What libraries raise over values of types, or sizes, that they did not expect."""
 ATTENTION = {"flex": "flex_attention", "flash": "flash_attention_2"}
 """Short names of attention implementations; the others have only transformers' own."""
 
 
 def load_config(request: ModelRequest) -> Any:
     """The transformers configuration of a model; ModelNotFound or ModelRefused if there is none usable."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    if request.config is not None and request.weights == "random":
-        # transformers edits nested values in place, and a catalogue entry is shared
-        values = copy.deepcopy(dict(request.config))
-        return AutoConfig.for_model(values.pop("model_type"), **values)
     name = _checkpoint_name(request)
+    if request.origin == "folder":
+        _check_files(Path(name), "config.json", MOST_CONFIG_BYTES)
     try:
         with _quiet():
-            return AutoConfig.from_pretrained(
-                name, revision=request.revision or "main", trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError) as error:
+            if request.config is not None and request.weights == "random":
+                # transformers edits nested values in place, and a catalogue entry is shared
+                values = copy.deepcopy(dict(request.config))
+                config = AutoConfig.for_model(values.pop("model_type"), **values)
+            else:
+                config = AutoConfig.from_pretrained(
+                    name, revision=request.revision or "main", trust_remote_code=False
+                )
+            _check_depth(request.name, config.to_dict())
+    except (OSError, ValueError, KeyError, StrictDataclassError, *_WRONG_TYPES) as error:
+        if isinstance(error, ModelRefused):
+            raise
         raise _not_loaded(request, error) from error
+    return config
+
+
+def _check_depth(name: str, values: Any) -> None:
+    """ModelRefused for a configuration of so many layers or experts that nothing ends in time."""
+    if isinstance(values, list):
+        if len(values) > MOST_LAYERS:
+            raise ModelRefused(f"the configuration of {name} has a list of {len(values):,} entries")
+        for value in values:
+            _check_depth(name, value)
+    for key, value in values.items() if isinstance(values, dict) else ():
+        is_depth = _DEPTH.search(str(key)) is not None and isinstance(value, int | float)
+        if is_depth and not isinstance(value, bool) and not -1 <= value <= MOST_LAYERS:
+            raise ModelRefused(
+                f"the configuration of {name} says {key} is {value:,}; at most {MOST_LAYERS:,} are taken"
+            )
+        if isinstance(value, dict | list) and key not in ("id2label", "label2id"):
+            _check_depth(name, value)
+
+
+def _check_files(folder: Path, pattern: str, most_bytes: int) -> None:
+    """ModelRefused for a file that is read whole and is larger than any should be."""
+    for file in folder.glob(pattern):
+        if file.is_file() and (size := file.stat().st_size) > most_bytes:
+            raise ModelRefused(f"{file} has {size:,} bytes: the most that is read is {most_bytes:,}")
 
 
 def task_of(config: Any) -> str:
@@ -137,7 +181,9 @@ def load_model(
                 )
             notes = _checked(request, task, loading)
             model = model.to(device)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, RuntimeError, *_WRONG_TYPES) as error:
+        if is_out_of_memory(error) or isinstance(error, ModelRefused):
+            raise
         if attention is not None and "attention" in str(error).lower():
             raise WorkloadRefused(
                 f"attention {attention!r} cannot be used here: {_first_line(error)}"
@@ -206,8 +252,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".")
 
 
 def _not_loaded(request: ModelRequest, error: Exception) -> Exception:
@@ -250,6 +297,9 @@ def load_tokenizer(request: ModelRequest) -> Any:
     """The model's tokenizer; WorkloadRefused if there is none."""
     from transformers import AutoTokenizer
 
+    if request.origin == "folder":
+        for pattern in ("tokenizer*", "vocab*", "merges*", "*.model"):
+            _check_files(Path(_checkpoint_name(request)), pattern, MOST_TOKENIZER_BYTES)
     try:
         with _quiet():
             made = AutoTokenizer.from_pretrained(
@@ -257,12 +307,31 @@ def load_tokenizer(request: ModelRequest) -> Any:
             )
         if len(made.get_vocab()) <= len(made.all_special_tokens):
             raise ValueError("there is none beside the model: it was made up from the configuration, empty")
+        normalizer = getattr(getattr(made, "backend_tokenizer", None), "normalizer", None)
+        growth = _growth(json.loads(normalizer.__getstate__())) if normalizer is not None else 1.0
+        if growth > MOST_GROWTH:
+            raise ValueError(f"it makes {growth:,.0f} letters of one, and at most {MOST_GROWTH} are taken")
         return made
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, *_WRONG_TYPES) as error:
         raise WorkloadRefused(
             f"text needs the tokenizer of {request.name!r}, and it could not be loaded: "
             f"{str(error).splitlines()[0]}. Use --prompt-tokens N for random tokens"
         ) from error
+
+
+def _growth(normalizer: Any) -> float:
+    """How many letters a normalizer makes of one at most, one step after the other."""
+    if not isinstance(normalizer, dict):
+        return 1.0
+    growth = 1.0
+    for step in normalizer.get("normalizers") or ():
+        growth = min(growth * _growth(step), 1e300)
+    content = normalizer.get("content", normalizer.get("prepend"))
+    if isinstance(content, str):
+        pattern = normalizer.get("pattern")
+        replaced = pattern.get("String") if isinstance(pattern, dict) else None
+        growth *= max(len(content) / max(len(replaced or ""), 1), 1.0)
+    return growth
 
 
 def check_positions(config: Any, name: str, needed: int) -> None:

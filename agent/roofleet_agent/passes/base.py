@@ -14,6 +14,8 @@ from roofleet_agent.workload import ModelRequest, Workload
 
 Progress = Callable[[str, float], None]
 """Hears what is being done and how far the run is, from 0 to 1."""
+STEP = ", iteration "
+"""Between what is being done and which step of how many it is: a new step is nothing new that is done."""
 
 
 class Found(NamedTuple):

@@ -22,7 +22,7 @@ from roofleet_agent.measuring.clocks import clock_for
 from roofleet_agent.measuring.layer_timer import LayerTimer
 from roofleet_agent.measuring.steps import Iteration, TimedStep, bare_step, timed_step
 from roofleet_agent.measuring.turns import Turns
-from roofleet_agent.passes.base import Found, Subject, of_run
+from roofleet_agent.passes.base import STEP, Found, Subject, of_run
 from roofleet_agent.pausing import collector_paused
 from roofleet_agent.workload import phases_of
 
@@ -164,7 +164,8 @@ def in_turns(timings: Sequence[Timing]) -> Iterator[tuple[int, Found]]:
     while by is None:
         done, spent_s = timings[0].iterations, time.perf_counter() - began
         share = done / asked if asked else max(spent_s / budget_s, done / MOST_ITERATIONS)
-        subject.progress("measuring", 0.15 + 0.7 * min(share, 1.0))
+        of = asked or MOST_ITERATIONS
+        subject.progress(f"measuring{STEP}{done + 1} of {of}", 0.15 + 0.7 * min(share, 1.0))
         for number, steps in enumerate(_side_by_side(timings)):
             for found in timings[number].take(steps):
                 yield number, found
