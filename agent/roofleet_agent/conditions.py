@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from roofleet_agent.devices.base import Device
+from roofleet_agent.devices.base import Device, TellsProcesses
 
+QUIET = 0.1
+"""Share of the processors that other work may take before a measurement was disturbed by it."""
 _FREQUENCY = Path("/sys/devices/system/cpu")
 
 
@@ -24,6 +27,7 @@ class Conditions:
         self._throttled: bool | None = device.throttled() and None  # asked, so that the past does not count
         self._cpus = _affinity()
         self._began = _Load.now(self._cpus)
+        self._others: dict[int, str] = {}
         self.look()
 
     def look(self) -> None:
@@ -34,17 +38,47 @@ class Conditions:
         held = self._device.throttled()
         if held is not None:
             self._throttled = bool(self._throttled) or held
+        if isinstance(self._device, TellsProcesses):
+            self._others |= others_on(self._device.processes() or {})
 
     def row(self) -> dict[str, Any]:
         """Columns of `runs`; None where the system does not tell."""
+        other_load = _Load.now(self._cpus).other_since(self._began, self._threads)
         return {
+            "disturbed_by": self._disturbed_by(other_load),
             "affinity": None if self._cpus is None else ranges(self._cpus),
             "governor": governor(self._cpus),
-            "other_load": _Load.now(self._cpus).other_since(self._began, self._threads),
+            "other_load": other_load,
             "clock_low_hz": min(self._clocks, default=None),
             "clock_high_hz": max(self._clocks, default=None),
             "throttled": self._throttled,
         }
+
+    def _disturbed_by(self, other_load: float | None) -> str | None:
+        """What else was at work, in words; None if nothing was seen."""
+        if self._others:
+            named = [f"{name or 'a process'} ({pid})" for pid, name in sorted(self._others.items())]
+            more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+            return f"on the device beside it: {', '.join(named[:5])}{more}"
+        if self._device.info.kind == "cpu" and other_load is not None and other_load > QUIET:
+            return f"other work took {other_load:.0%} of the processors"
+        return None
+
+
+def others_on(processes: Mapping[int, str]) -> dict[int, str]:
+    """Those that are not this process, nor of its family.
+
+    A driver may count processes otherwise than a container does. Then this one is not among them by its own
+    number, and one that is not to be seen from here is taken to be it.
+    """
+    me = psutil.Process()
+    mine = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    others = {pid: name for pid, name in processes.items() if pid not in mine}
+    if len(others) == len(processes):
+        unseen = [pid for pid, name in sorted(others.items()) if not name]
+        for pid in unseen[-1:]:
+            del others[pid]
+    return others
 
 
 def load_now(threads: int, listen_s: float) -> float | None:

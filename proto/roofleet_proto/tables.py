@@ -365,6 +365,11 @@ RUNS = Table(
             "Parameters as it ran, tied ones once: none pruned away, packed ones as many as they stand for.",
             range=ranges.LARGE_COUNT,
         ),
+        Column(
+            "disturbed_by",
+            TEXT,
+            "What else was at work meanwhile: other load on the processors, or processes on the GPU.",
+        ),
     ),
     replaces=True,
 )

@@ -107,3 +107,30 @@ def test_throttling_of_the_cores_is_counted(tmp_path: Path) -> None:
         (tmp_path / f"cpu{cpu}" / "thermal_throttle").mkdir(parents=True)
         (tmp_path / f"cpu{cpu}" / "thermal_throttle" / "core_throttle_count").write_text(f"{count}\n")
     assert throttle_count(tmp_path) == 7
+
+
+class SharedDevice(ScriptedDevice):
+    """A GPU that tells of the processes on it."""
+
+    info = DeviceInfo("fake", "gpu", "scripted", "cuda", 0)
+
+    def __init__(self, *seen: dict[int, str]) -> None:
+        super().__init__([None] * len(seen), [None] * (len(seen) + 1))
+        self._seen = iter(seen)
+
+    def processes(self) -> dict[int, str]:
+        """The next ones."""
+        return next(self._seen)
+
+
+def test_a_process_of_somebody_else_on_the_device_is_told() -> None:
+    """Whenever it was seen; our own are not, and what a container cannot see is taken to be ours once."""
+    mine = {os.getpid(): "python"}
+    conditions = Conditions(SharedDevice(mine, mine | {1: "train"}, mine))
+    conditions.look()
+    conditions.look()
+    assert conditions.row()["disturbed_by"] == "on the device beside it: train (1)"
+    assert Conditions(SharedDevice(mine)).row()["disturbed_by"] is None
+    assert Conditions(SharedDevice({77_777_777: ""})).row()["disturbed_by"] is None
+    told = Conditions(SharedDevice({77_777_777: "", 88_888_888: ""})).row()["disturbed_by"]
+    assert told == "on the device beside it: a process (77777777)"

@@ -92,6 +92,10 @@ class AcceleratorDevice:
         """See Device.energy_j."""
         return self._nvml.energy_j() if self._nvml else None
 
+    def processes(self) -> dict[int, str] | None:
+        """See TellsProcesses.processes."""
+        return self._nvml.processes() if self._nvml else None
+
     def throttled(self) -> bool | None:
         """See Device.throttled."""
         return self._nvml.throttled() if self._nvml else None

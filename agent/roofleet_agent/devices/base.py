@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class Reading:
     temperature_c: float | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
     """Gauge -> why it is missing: permission, not supported, no driver."""
+
+
+@runtime_checkable
+class TellsProcesses(Protocol):
+    """A device that tells which processes are on it."""
+
+    def processes(self) -> dict[int, str] | None:
+        """Names of the processes on it by number, as its driver counts them; None if it does not tell."""
+        ...
 
 
 class Device(Protocol):

@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import psutil
+
 from roofleet_agent.devices.base import Reading
 
 Value = TypeVar("Value")
@@ -23,6 +25,14 @@ def open_device(uuid: str | None) -> NvmlDevice | None:
     except pynvml.NVMLError:
         return None
     return NvmlDevice(pynvml, handle)
+
+
+def _process_name(pid: int) -> str:
+    """The name of a process of this machine; empty for one that is not to be seen, as from a container."""
+    try:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
+        return ""
 
 
 class NvmlDevice:
@@ -71,6 +81,17 @@ class NvmlDevice:
             return None
         before, self._held_ns = self._held_ns, sum(time for time in times if time is not None)
         return self._held_ns > before
+
+    def processes(self) -> dict[int, str] | None:
+        """Names of the processes that compute or draw on it, by number; None if the driver does not tell."""
+        n, found = self._nvml, dict[int, str]()
+        for ask in (n.nvmlDeviceGetComputeRunningProcesses, n.nvmlDeviceGetGraphicsRunningProcesses):
+            listed = self._try("processes", ask, {})
+            if listed is None:
+                return None
+            for process in listed:
+                found[int(process.pid)] = _process_name(int(process.pid))
+        return found
 
     def _held_back_ns(self, policy: int) -> int | None:
         status = self._try("throttled", lambda h: self._nvml.nvmlDeviceGetViolationStatus(h, policy), {})

@@ -15,15 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roofleet_agent.conditions import Conditions, load_now
+from roofleet_agent.conditions import QUIET, Conditions, load_now
 from roofleet_agent.inventory import device_id
 
 if TYPE_CHECKING:
     from roofleet_agent.devices.base import Device
 
 FILE_NAME = "roofs.json"
-QUIET = 0.1
-"""Share of the processors that other work may take before a measurement says that it was disturbed."""
 KEPT = 8
 """Measurements under the same conditions that the file keeps: the latest, and those with the best roofs."""
 LISTEN_S = 0.25
