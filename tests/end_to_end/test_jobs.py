@@ -1,12 +1,13 @@
 """Jobs over real processes, and what breaks on their way: each runs once at a time, and ends in words.
 
-The model is a stand-in that needs no torch, in the process that a job has; the last test has a real one. It
-leaves a trace of each time it began, and one more if it met itself at work.
+The model is a stand-in that needs no torch, in the process that a job has. It leaves a trace of each time it
+began, and one more if it met itself at work.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -465,3 +466,27 @@ def test_labels_are_given_to_an_agent_or_by_the_operator(fleet: Fleet) -> None:
     fleet.is_done_once(fleet.submit("quick", "label:site=lab1,label:name=a"))
     done = roofleet("label", "nowhere", "a=b", *where, data=fleet.folder)
     assert "no host" in done.stderr
+
+
+def test_a_sweep_becomes_jobs_of_one_sweep(fleet: Fleet) -> None:
+    """A job for each point, in the dtype that auto means there, and the sweep is a row."""
+    fleet.agent("a")
+    fleet.submit("quick")  # the agent is there
+    fleet.go()
+    done = roofleet(
+        *("submit", "gpt2", "--on", fleet.mine, "--sweep", "--batch-size", "1,2", "--set", "n_layer=1,2"),
+        *("--wait", "--json", "--collector", fleet.collector.grpc),
+        data=fleet.folder,
+    )
+    jobs = json.loads(done.stdout)
+    assert [job["status"] for job in jobs] == ["done"] * 4
+    assert len({job["sweep_id"] for job in jobs}) == 1
+    assert {job["request"]["dtype"] for job in jobs} == {"fp32"}
+    asked = [job["request"] for job in jobs]  # what is as usual is left out
+    points = [(one.get("batch_size", 1), one["settings"]["n_layer"]) for one in asked]
+    assert sorted(points) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    with connect(fleet.collector.sql) as connection:
+        rows = connection.sql(
+            "SELECT points FROM sweeps WHERE sweep_id = ?", (jobs[0]["sweep_id"],)
+        ).to_pylist()
+    assert rows == [{"points": 4}]
