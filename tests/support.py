@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -267,6 +268,13 @@ def collector(data: Path, *more: str) -> Iterator[CollectorProcess]:
         if running.process.poll() is None:
             running.terminate()
         end(running.process)
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Any, timeout_s: float = 120.0) -> None:

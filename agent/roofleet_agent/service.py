@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id, device_row, host_id, host_row
 from roofleet_agent.jobs.keeper import Jobs
 from roofleet_agent.jobs.rules import Rules
+from roofleet_agent.metrics import serve_metrics
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.roofs.remembered import remembered_roofs
 from roofleet_agent.rows import Sink, table_of
@@ -85,8 +86,9 @@ class AgentService:
         door: Door = PLAIN,
         limits: Limits = LIMITS,
         hired: Hired | None = None,
+        metrics_at: tuple[str, int] | None = None,
     ) -> None:
-        """Takes jobs if it is told how."""
+        """Takes jobs if it is told how; Prometheus reads at `metrics_at`."""
         self._folder = folder
         self._spool = Spool(folder / AGENT_SPOOL, limits)
         self._kept = run_spool(folder, collector)
@@ -98,6 +100,11 @@ class AgentService:
         if hired is not None:
             self._jobs = Jobs(hired.command, folder, self._spool, self._devices, hired.rules, hired.labels)
         self._attachment = Attachment(hello, self._spool, self._channel, self._jobs)
+        self._close_metrics: Callable[[], None] = lambda: None
+        if metrics_at is not None:
+            _, self._close_metrics = serve_metrics(
+                *metrics_at, self._spool, lambda: self._attachment.is_attached
+            )
         self._uplinks: list[Uplink] = []
         self._stopping = threading.Event()
         self._threads = [Kept("roofleet-attach", self._attachment.run)]
@@ -141,6 +148,7 @@ class AgentService:
         self._attachment.stop()
         for thread in self._threads:
             thread.join(timeout_s=2)
+        self._close_metrics()
         self._channel.close()
         self._spool.close()
         if self._kept_spool is not None:

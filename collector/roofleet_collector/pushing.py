@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from roofleet_collector.errors import RejectedBatch, RowsRefused
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.identity import Identity
+from roofleet_collector.metrics import Metrics
 from roofleet_collector.room import Room
 from roofleet_collector.store import Append, Receipt
 from roofleet_proto import services
@@ -35,17 +37,21 @@ LARGE_BYTES = 256 * 1024
 class _Waiting:
     batch: Batch
     """Without its rows."""
+    rows: Mapping[str, int]
+    """How many of each table."""
     committed: asyncio.Future[Receipt]
+    came_s: float
 
 
 class Pushes:
     """All Push streams of one server: they share room and the threads that decode."""
 
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
+    def __init__(self, ingest: Ingest, metrics: Metrics) -> None:
+        self._ingest, self._metrics = ingest, metrics
         self._room = Room(ALL_BYTES, PATIENCE_S)
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._decoding = ThreadPoolExecutor(2, "roofleet-decode")
+        metrics.waiting_bytes.set_function(lambda: self._room.taken)
 
     def close(self) -> None:
         """Ends the threads that decode."""
@@ -67,6 +73,7 @@ class Pushes:
                     receipt = await asyncio.shield(item.committed)
                 except RowsRefused as error:
                     raise RejectedBatch(str(error), item.batch) from error
+                self._metrics.answered(receipt, item.rows, time.monotonic() - item.came_s)
                 await context.write(services.PUSH.encode_reply(_ack(item.batch, receipt)))
         finally:
             # What waits for its commit is committed, and a duplicate when the agent sends it again.
@@ -92,7 +99,7 @@ class Pushes:
             await waiting.put(None)
 
     async def _take(self, data: bytes, own: Room) -> _Waiting:
-        size = len(data)
+        size, came_s = len(data), time.monotonic()
         await own.take(size)
         try:
             await self._room.take(size)
@@ -106,12 +113,13 @@ class Pushes:
                 own.add(more)
                 self._room.add(more)
                 size += more
+            counts = {name: table.num_rows for name, table in rows.rows.items()}
             committed = asyncio.wrap_future(self._ingest.store(rows))
         except BaseException:
             self._give(own, size)
             raise
         committed.add_done_callback(lambda done: self._settled(done, own, size))
-        return _Waiting(batch, committed)
+        return _Waiting(batch, counts, committed, came_s)
 
     async def _rows(self, data: bytes) -> tuple[Batch, Append]:
         if len(data) < LARGE_BYTES:

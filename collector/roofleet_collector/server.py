@@ -27,6 +27,7 @@ from roofleet_collector.ingest import Ingest
 from roofleet_collector.jobs.service import JobService
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.keeper import Keys
+from roofleet_collector.metrics import Metrics
 from roofleet_collector.presence import address_text
 from roofleet_collector.pushing import Pushes
 from roofleet_proto import __version__, services
@@ -76,12 +77,14 @@ class GrpcServer:
         sql_port: int,
         backups: Path,
         keys: Keys | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`backups` is the folder that copies of what is stored are made in. Without `keys` nobody is asked
         who they are, and nothing is encrypted."""
         self._ingest, self._roster, self._jobs = ingest, roster, jobs
         self._catalogs, self._keys = catalogs, keys
-        self._pushes = Pushes(ingest)
+        self._metrics = metrics or Metrics()
+        self._pushes = Pushes(ingest, self._metrics)
         self._backups, self._one_backup = backups, asyncio.Lock()
         self._about = CollectorInfo(__version__, sql_port)
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=[keys.gate] if keys else [])
@@ -128,6 +131,7 @@ class GrpcServer:
 
     async def can_store(self, whether: bool) -> None:
         """Says by gRPC's health service whether rows can be stored."""
+        self._metrics.can_store.set(whether)
         health = health_pb2.HealthCheckResponse
         for name in self._named:
             await self._health.set(name, health.SERVING if whether else health.NOT_SERVING)
@@ -166,8 +170,10 @@ class GrpcServer:
         try:
             await self._pushes.serve(requests, context)
         except (RejectedBatch, MalformedMessage, CollectorBusy, CallRefused) as error:
+            self._metrics.ended(error)
             await _refuse(context, error)
         except Exception as error:
+            self._metrics.ended(error)
             await _not_stored(context, error)
 
     # -- Fleet.Attach

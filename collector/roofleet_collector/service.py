@@ -20,6 +20,7 @@ from roofleet_collector.jobs.service import LEASE_S, JobService
 from roofleet_collector.keys.keeper import Keys, kept
 from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.tokens import Tokens
+from roofleet_collector.metrics import Metrics
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore, Store
@@ -46,12 +47,14 @@ async def serve(
     ready: Callable[[Running, str], None] = lambda running, kept: None,
     limits: Limits | None = None,
     lease_s: float = LEASE_S,
+    metrics_at: tuple[str, int] | None = None,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
     `ready` hears where it listens, and how its doors are kept; `limits` are those of queries at the SQL door.
-    An agent that is not heard of for `lease_s` loses its jobs. Raises StoreInUse, AddressInUse, Unprotected
-    or KeysUnreadable before anything is served, with `strict` also StoreDamaged.
+    An agent that is not heard of for `lease_s` loses its jobs. Prometheus reads at `metrics_at`. Raises
+    StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served, with `strict` also
+    StoreDamaged.
     """
     protection = protection or Protection()
     tokens = Tokens(folder)
@@ -73,7 +76,12 @@ async def serve(
             roster = Roster(store)
             async with JobService(store, lease_s) as jobs:
                 backups = folder.resolve() / BACKUPS
-                grpc_server = GrpcServer(Ingest(store), roster, jobs, _catalogs(), flight.port, backups, keys)
+                metrics = Metrics()
+                metrics.attached(roster)
+                grpc_server = GrpcServer(
+                    Ingest(store), roster, jobs, _catalogs(), flight.port, backups, keys, metrics
+                )
+                scraped = None if metrics_at is None else metrics.serve(*metrics_at)
                 await grpc_server.start(*grpc_at)
                 health = Health(grpc_server.can_store)
                 shown = protection.certificates
@@ -96,6 +104,8 @@ async def serve(
                     for note in notes:
                         note.unlink(missing_ok=True)
                     await grpc_server.stop(DRAIN_S)
+                    if scraped is not None:
+                        scraped.close()
         finally:
             reader.close()
             await asyncio.to_thread(flight.stop)

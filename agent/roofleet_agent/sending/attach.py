@@ -45,6 +45,8 @@ class Attachment:
         self._stopping = threading.Event()
         self._out: queue.SimpleQueue[AgentMessage | None] | None = None
         self._heartbeat_s = HEARTBEAT_MS / 1000
+        self.is_attached = False
+        """Whether the collector has welcomed the connection that there is."""
 
     def stop(self) -> None:
         """Ends `run`, once what was to be said is said."""
@@ -62,6 +64,7 @@ class Attachment:
                     if isinstance(message, Welcome):
                         self._heartbeat_s = message.heartbeat_ms / 1000
                         pauses = Pauses()
+                        self.is_attached = True
                         log.info("attached to a collector of version %s", message.collector_version)
                         if self._listener is not None:
                             self._listener.connected(out.put)
@@ -70,6 +73,7 @@ class Attachment:
             except grpc.RpcError as error:
                 log.debug("attachment ended: %s", error.details())
             finally:
+                self.is_attached = False
                 out.put(None)
                 if self._listener is not None:
                     self._listener.disconnected()

@@ -36,6 +36,15 @@ _NO_LOGIN = (
     "with --insecure-no-login"
 )
 JOIN_S = 15.0
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="Where Prometheus reads figures; nowhere by default.",
+        show_default=False,
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 
@@ -89,6 +98,7 @@ def collector(
             rich_help_panel=KEYS,
         ),
     ] = False,
+    metrics: Metrics = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Refuse to start on damaged data, instead of setting it aside."),
@@ -125,6 +135,7 @@ def collector(
         raise UserError("TLS needs a certificate and its key: give --tls-cert and --tls-key")
     protection = Protection(certificates, insecure_plaintext, insecure_no_tokens)
     grpc_at, sql_at = address(grpc), address(sql)
+    metrics_at = None if metrics is None else address(metrics)
     folder = data_folder(data)
     _log(verbose)
 
@@ -145,6 +156,7 @@ def collector(
             protection=protection,
             ready=ready,
             lease_s=lease,
+            metrics_at=metrics_at,
         )
 
     asyncio.run(main())
@@ -199,6 +211,7 @@ def attach(
         ),
     ] = None,
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Take jobs from the collector.")] = True,
+    metrics: Metrics = None,
     verbose: Verbose = False,
 ) -> None:
     """Stay attached to a collector: register this host, send readings once a second, run jobs.
@@ -218,7 +231,8 @@ def attach(
     _log(verbose)
     can_run = jobs and find_spec("torch") is not None and find_spec("transformers") is not None
     hired = Hired(COMMAND, rules, labels) if can_run else None
-    service = AgentService(collector, folder, agents_door(folder), hired=hired)
+    metrics_at = None if metrics is None else address(metrics)
+    service = AgentService(collector, folder, agents_door(folder), hired=hired, metrics_at=metrics_at)
     _on_end(service.stop)
     print(f"agent: sending to {collector}", flush=True)
     service.run()
