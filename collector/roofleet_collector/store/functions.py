@@ -29,6 +29,7 @@ current_timestamp current_date today make_timestamp make_date make_timestamptz s
 to_seconds to_minutes to_hours to_days to_milliseconds to_microseconds age year month day hour minute second
 millisecond microsecond week weekday dayofweek dayofyear quarter isodow yearweek dayname monthname last_day
 time_bucket timezone typeof struct_extract array_extract list_extract list_element list_contains list_has
+list_min list_max
 array_contains unnest array_length -> ->> json_extract json_extract_string json_extract_path
 json_extract_path_text json_valid json_type json_array_length if ifnull nullif coalesce current_schema
 current_database current_schemas version error

@@ -6,8 +6,7 @@ SELECT s.sweep_id, s.model_name, s.axes, s.points, as_moment(s.started_at) AS st
 FROM sweeps s
 LEFT JOIN runs r ON r.sweep_id = s.sweep_id
 WHERE CASE WHEN json_valid(s.axes) AND json_type(s.axes) = 'OBJECT'
-           THEN json_array_length(s.axes, '$.batch_size') > 0 AND list_bool_and(list_transform(
-                    json_extract(s.axes, '$.*'), lambda v: json_array_length(v) > 0)) END
+           THEN json_array_length(s.axes, '$.batch_size') > 0 AND list_min(json_array_length(s.axes, '$.*')) > 0 END
 GROUP BY s.sweep_id, s.model_name, s.axes, s.points, s.started_at
 ORDER BY as_moment(s.started_at) DESC, s.sweep_id
 LIMIT 500
