@@ -50,6 +50,7 @@ class VisitedStore:
         self._visitors = 0
         self._alone = False
         self._visits = 0
+        self._lingering = threading.Timer(LINGER_S, self._leave, [0])  # the first one, never started
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """The rows of one read-only statement; SqlError if it is not one or fails, StoreInUse if another
@@ -91,9 +92,10 @@ class VisitedStore:
                 if not read_only:
                     self._close()
                 elif self._visitors == 0:
-                    timer = threading.Timer(LINGER_S, self._leave, [self._visits])
-                    timer.daemon = True
-                    timer.start()
+                    self._lingering.cancel()
+                    self._lingering = threading.Timer(LINGER_S, self._leave, [self._visits])
+                    self._lingering.daemon = True
+                    self._lingering.start()
                 self._free.notify_all()
 
     def _leave(self, visits: int) -> None:
@@ -102,12 +104,16 @@ class VisitedStore:
                 self._close()
 
     def leave_at_exit(self) -> None:
-        """Closes it if no thread is about to open it; left open it makes DuckDB 2 complain."""
+        """Closes it if no thread is about to open it; left open it makes DuckDB 2 complain, and so does a
+        thread that still waits to close it."""
         if self._free.acquire(timeout=1):
             try:
                 self._close()
+                self._lingering.cancel()
             finally:
                 self._free.release()
+        if self._lingering.is_alive():
+            self._lingering.join(1)
 
     def _close(self) -> None:
         store, self._store = self._store, None
