@@ -44,14 +44,14 @@ COVERAGE = "How much of a bare step the times of the layers explain. Near 100 % 
 
 COLUMNS = (
     GridColumn("model_name", "Model", width=140, kind="text", pinned=True),
-    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=95,
+    GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=115,
                kind="text"),
     GridColumn("started_at", "Started, UTC", width=160, kind="text"),
     GridColumn("status", "Status", width=100, kind="text"),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
     GridColumn("time_per_output_token_ns", "TPOT, ms", "ms", TPOT, 100),
     GridColumn("tokens_per_s", "Tokens/s", "", "Tokens generated a second, prefill included; processed "
-               "a second for a model that does not generate.", 105),
+               "a second for a model that does not generate.", 120),
     GridColumn("peak_memory_bytes", "Peak memory, GiB", "GiB", "Weights, cache and activations.", 125),
     GridColumn("device_name", "Device", width=150, kind="text"),
     GridColumn("hostname", "Host", width=120, kind="text"),
