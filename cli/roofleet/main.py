@@ -12,17 +12,19 @@ import typer
 
 import roofleet
 from roofleet.commands import (
+    agent,
     analyze,
     catalogs,
     certs,
+    collector,
     compare,
+    dashboard,
     demo,
     fleet,
     jobs,
     profile,
     roofs,
     runs,
-    serve,
     sql,
     sweep,
     tokens,
@@ -60,9 +62,9 @@ app.command("analyze", rich_help_panel="One machine")(analyze.analyze)
 app.command("sweep", rich_help_panel="One machine")(sweep.sweep)
 app.command("demo", rich_help_panel="One machine")(demo.demo)
 app.command("fleet", rich_help_panel="A fleet")(fleet.fleet)
-app.add_typer(serve.collector_app, name="collector", rich_help_panel="A fleet")
-app.add_typer(serve.agent, name="agent", rich_help_panel="A fleet")
-app.command("dashboard", rich_help_panel="A fleet")(serve.dashboard)
+app.add_typer(collector.collector, name="collector", rich_help_panel="A fleet")
+app.add_typer(agent.agent, name="agent", rich_help_panel="A fleet")
+app.command("dashboard", rich_help_panel="A fleet")(dashboard.dashboard)
 app.command("submit", rich_help_panel="A fleet")(jobs.submit)
 app.command("jobs", rich_help_panel="A fleet")(jobs.jobs)
 app.command("cancel", rich_help_panel="A fleet")(jobs.cancel)

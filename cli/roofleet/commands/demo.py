@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofleet import console
-from roofleet.commands.serve import DEFAULT_DASHBOARD, DEFAULT_GRPC, DEFAULT_SQL
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
-from roofleet.naming.folders import address
+from roofleet.naming.folders import DEFAULT_DASHBOARD, DEFAULT_GRPC, DEFAULT_SQL, address
 
 if TYPE_CHECKING:
     from roofleet.api.client import Connection

@@ -1,10 +1,107 @@
-"""The values of a sweep's options, as they are written: `1,2,4` and `hidden_size=256,512`."""
+"""The options that a grid of runs has, each defined once, and their values as they are written.
+
+Values are written `1,2,4` and `hidden_size=256,512`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, cast
 
+import typer
+
+from roofleet.commands import options
 from roofleet.errors import UserError
+from roofleet_agent.workload import BUDGET_S
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Asked = dict[str, list[Any]]
+"""The values that each option of a grid is asked for with, by its name in `roofleet_analysis.sweeps`."""
+
+
+def gridded(command: Command) -> Command:
+    """Gives a command the options of a grid in the place of its keyword `asked`, which gets their values."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    place = [parameter.name for parameter in own].index("asked")
+    grid = inspect.signature(_asked, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**kwargs: Any) -> Any:
+        return command(asked=_asked(**{name: kwargs.pop(name) for name in grid}), **kwargs)
+
+    options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in grid.values()]
+    parameters = [*own[:place], *options, *own[place + 1 :]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return cast(Command, run)
+
+
+def _asked(
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", metavar="N,N,…", help="Sequences in the batch.")
+    ] = "1",
+    prompt_tokens: Annotated[
+        str, typer.Option("--prompt-tokens", metavar="N,N,…", help="Random tokens in each prompt.")
+    ] = "128",
+    new_tokens: Annotated[
+        str, typer.Option("--new-tokens", metavar="N,N,…", help="Tokens to generate for each sequence.")
+    ] = "32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            metavar="NAME,NAME,…",
+            help="fp32, bf16, fp16; auto is fp32 on a CPU, bf16 on an accelerator and, where nothing is run, "
+            "the one the model was published in.",
+        ),
+    ] = "auto",
+    variant: Annotated[
+        str, typer.Option("--variant", metavar="NAME,NAME,…", help="As for `roofleet profile`.")
+    ] = "base",
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attention",
+            metavar="NAME,NAME,…",
+            help="Implementations. Default: the model's own choice.",
+            show_default=False,
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=N,N,…",
+            help="Numbers of the model's configuration to vary, such as hidden_size, num_hidden_layers or "
+            "vocab_size; the weights are random then. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    iterations: options.Iterations = "auto",
+    budget: options.Budget = BUDGET_S,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
+    logits: options.LogitsOption = options.Logits.last,
+    weights: options.Weights = None,
+) -> Asked:
+    """The values that were asked for; UserError if they are none."""
+    if change and weights is options.WeightsChoice.pretrained:
+        raise UserError("--set makes another model, for which there are no pretrained weights: leave one out")
+    return {
+        **settings(change or []),
+        "variant": texts("variant", variant),
+        "dtype": texts("dtype", dtype, [d.value for d in options.Dtype]),
+        "attention": texts("attention", attention) if attention is not None else [None],
+        "batch_size": numbers("batch-size", batch_size, 1),
+        "prompt_tokens": numbers("prompt-tokens", prompt_tokens, 1),
+        "new_tokens": numbers("new-tokens", new_tokens, 0),
+        "iterations": [options.iterations_of(iterations)],
+        "budget_s": [budget],
+        "warmup": [warmup],
+        "logits": [logits.value],
+        "weights": ["random" if change else weights.value if weights else None],
+    }
 
 
 def texts(option: str, written: str, known: Sequence[str] | None = None) -> list[str]:

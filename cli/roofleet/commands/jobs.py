@@ -13,12 +13,10 @@ import typer
 
 from roofleet import console
 from roofleet.commands import completion, options
-from roofleet.commands.grid import numbers, settings, texts
+from roofleet.commands.grid import Asked, gridded
 from roofleet.commands.reaching import reaching
-from roofleet.commands.serve import DEFAULT_GRPC
 from roofleet.errors import FAILED, UserError
-from roofleet.naming.folders import address
-from roofleet_agent.workload import BUDGET_S
+from roofleet.naming.folders import DEFAULT_GRPC, address
 from roofleet_analysis.sweeps import RUN_OPTIONS, WORKLOAD, points, settings_of
 from roofleet_proto.jobs import JobRequest, origin_of
 from roofleet_proto.records import Job, Label
@@ -37,6 +35,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or the begi
 
 
 @reaching
+@gridded
 def submit(
     model: Annotated[
         str,
@@ -61,34 +60,11 @@ def submit(
         bool,
         typer.Option("--sweep", help="A job for each point of a grid: options take 1,2,4."),
     ] = False,
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", metavar="N", help="Sequences in the batch.")
-    ] = "1",
-    prompt_tokens: Annotated[
-        str, typer.Option("--prompt-tokens", metavar="N", help="Random tokens in each prompt.")
-    ] = "128",
-    new_tokens: Annotated[
-        str, typer.Option("--new-tokens", metavar="N", help="Tokens to generate for each sequence.")
-    ] = "32",
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="fp32, bf16, fp16, or auto by the device.")
-    ] = "auto",
-    variant: Annotated[
-        str, typer.Option("--variant", metavar="NAME", help="As for `roofleet profile`.")
-    ] = "base",
-    attention: options.Attention = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=N", help="As for `roofleet sweep`.", show_default=False),
-    ] = None,
+    *,
+    asked: Asked,
     prompt: options.Prompt = None,
     quality_text: options.QualityText = None,
     keep_outputs: options.KeepOutputs = False,
-    iterations: options.Iterations = "auto",
-    budget: options.Budget = BUDGET_S,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
-    logits: options.LogitsOption = options.Logits.last,
-    weights: options.Weights = None,
     name: Annotated[
         str | None, typer.Option("--name", help="What to call the run.", show_default=False)
     ] = None,
@@ -129,21 +105,7 @@ def submit(
 ) -> None:
     """Hand a run to the fleet: it goes to a device that fits, waits while that is busy, and runs there."""
     address(collector)
-    asked: dict[str, list[Any]] = {
-        **settings(change or []),
-        "variant": texts("variant", variant),
-        "dtype": texts("dtype", dtype, [d.value for d in options.Dtype]),
-        "attention": texts("attention", attention) if attention is not None else [None],
-        "batch_size": numbers("batch-size", batch_size, 1),
-        "prompt_tokens": numbers("prompt-tokens", prompt_tokens, 1),
-        "new_tokens": numbers("new-tokens", new_tokens, 0),
-        "iterations": [options.iterations_of(iterations)],
-        "budget_s": [budget],
-        "warmup": [warmup],
-        "logits": [logits.value],
-        "analyze": [False],
-        "weights": ["random" if change else weights.value if weights else None],
-    }
+    asked["analyze"] = [False]
     several = [option for option, values in asked.items() if len(values) > 1]
     if several and not sweep:
         raise UserError(f"--{several[0].replace('_', '-')} has several values: say --sweep for a job of each")

@@ -12,14 +12,14 @@ import typer
 from roofleet import console
 from roofleet.commands import completion, options
 from roofleet.commands.analyze import chosen_hardware
-from roofleet.commands.grid import numbers, settings, texts
+from roofleet.commands.grid import Asked, gridded
 from roofleet.commands.reaching import reaching
 from roofleet.commands.signals import terminating_interrupts
 from roofleet.errors import FAILED, INTERRUPTED, UserError, needs
 from roofleet.running.runs import Runs, check_destination, dtype_for, open_runs
-from roofleet_agent.workload import BUDGET_S
 
 if TYPE_CHECKING:
+    from roofleet.naming.models import Weights
     from roofleet.running.sweeping import Sweep
     from roofleet_agent.devices.base import Device
     from roofleet_agent.workload import ModelRequest
@@ -30,6 +30,7 @@ MANY = 200
 
 
 @reaching
+@gridded
 def sweep(
     model: Annotated[
         str | None,
@@ -40,46 +41,8 @@ def sweep(
             autocompletion=completion.models,
         ),
     ] = None,
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", metavar="N,N,…", help="Sequences in the batch.")
-    ] = "1",
-    prompt_tokens: Annotated[
-        str, typer.Option("--prompt-tokens", metavar="N,N,…", help="Random tokens in each prompt.")
-    ] = "128",
-    new_tokens: Annotated[
-        str, typer.Option("--new-tokens", metavar="N,N,…", help="Tokens to generate for each sequence.")
-    ] = "32",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            metavar="NAME,NAME,…",
-            help="fp32, bf16, fp16; auto is fp32 on a CPU, bf16 on an accelerator and, with --analyze, the "
-            "one the model was published in.",
-        ),
-    ] = "auto",
-    variant: Annotated[
-        str, typer.Option("--variant", metavar="NAME,NAME,…", help="As for `roofleet profile`.")
-    ] = "base",
-    attention: Annotated[
-        str | None,
-        typer.Option(
-            "--attention",
-            metavar="NAME,NAME,…",
-            help="Implementations. Default: the model's own choice.",
-            show_default=False,
-        ),
-    ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=N,N,…",
-            help="Numbers of the model's configuration to vary, such as hidden_size, num_hidden_layers or "
-            "vocab_size; the weights are random then. May be given again.",
-            show_default=False,
-        ),
-    ] = None,
+    *,
+    asked: Asked,
     analyze: Annotated[
         bool, typer.Option("--analyze", help="Run nothing: trace every point on torch's meta device.")
     ] = False,
@@ -96,11 +59,6 @@ def sweep(
     collector: options.Collector = None,
     data: options.Data = None,
     device: options.DeviceName = "auto",
-    iterations: options.Iterations = "auto",
-    budget: options.Budget = BUDGET_S,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Iterations before them, left out.")] = 2,
-    logits: options.LogitsOption = options.Logits.last,
-    weights: options.Weights = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -135,20 +93,8 @@ def sweep(
     if chart is not None and not chart.parent.is_dir():
         raise UserError(f"--chart {chart}: there is no folder {chart.parent}")
     chips = chosen_hardware(hardware or [])
-    asked: dict[str, list[Any]] = {
-        **settings(change or []),
-        "variant": texts("variant", variant),
-        "dtype": texts("dtype", dtype, [d.value for d in options.Dtype]),
-        "attention": texts("attention", attention) if attention is not None else [None],
-        "batch_size": numbers("batch-size", batch_size, 1),
-        "prompt_tokens": numbers("prompt-tokens", prompt_tokens, 1),
-        "new_tokens": numbers("new-tokens", new_tokens, 0),
-        "iterations": [options.iterations_of(iterations)],
-        "budget_s": [budget],
-        "warmup": [warmup],
-        "logits": [logits.value],
-        "analyze": [analyze],
-    }
+    wanted = asked.pop("weights")[0]
+    asked["analyze"] = [analyze]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with terminating_interrupts(), open_runs(collector, data) as runs:
         needs("agent", "torch")
@@ -158,7 +104,7 @@ def sweep(
             begun = sweeping.known_sweep(runs, resume)
             request, place = _again(runs, begun, offline)
         else:
-            request, place, axes = _plan(str(model), device, weights, asked, offline)
+            request, place, axes = _plan(str(model), device, wanted, asked, offline)
             found = None if fresh else sweeping.unfinished(runs, request.name, axes, place)
             begun = found or sweeping.Sweep(request.name, axes)
             if found is None and len(begun.points) > MANY and not yes:
@@ -173,7 +119,7 @@ def sweep(
 def _plan(
     model: str,
     device: str,
-    weights: options.WeightsChoice | None,
+    weights: Weights | None,
     asked: dict[str, list[Any]],
     offline: bool,
 ) -> tuple[ModelRequest, Device, dict[str, list[Any]]]:
@@ -189,9 +135,7 @@ def _plan(
 
     analyze = asked["analyze"][0]
     changed = [name for name in asked if name not in (*WORKLOAD, *RUN_OPTIONS)]
-    if changed and weights is options.WeightsChoice.pretrained:
-        raise UserError("--set makes another model, for which there are no pretrained weights: leave one out")
-    request = resolve(model, "random" if changed else weights.value if weights else None)
+    request = resolve(model, weights)
     if request.origin == "module":
         raise UserError(f"{model} brings its own inputs, so nothing can be swept: profile it as it is")
     with suggesting(request):

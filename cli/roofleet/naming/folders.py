@@ -9,6 +9,11 @@ import platformdirs
 
 from roofleet.errors import UserError
 
+DEFAULT_GRPC = "127.0.0.1:7700"
+DEFAULT_SQL = "127.0.0.1:7701"
+DEFAULT_DASHBOARD = "127.0.0.1:7702"
+"""Where the three processes listen when nobody says otherwise."""
+
 
 def data_folder(given: Path | None) -> Path:
     """The folder named, else $ROOFLEET_DATA, else the platform's user data folder."""
