@@ -129,7 +129,7 @@ class AgentService:
         for thread in self._threads:
             thread.start()
         self._send(self._spool)
-        unwritten = _Unwritten()
+        unwritten, known_as = _Unwritten(), self._spool.agent_id
         while not self._stopping.wait(READING_PERIOD_S):
             for thread in self._threads:
                 thread.start_again_if_ended()
@@ -137,6 +137,9 @@ class AgentService:
                 if self._kept_spool is None and self._kept.exists():
                     self._kept_spool = Spool(self._kept)
                     self._send(self._kept_spool)
+                if known_as != self._spool.agent_id:
+                    register(self._spool, self._spool.agent_id, self._devices)
+                    known_as = self._spool.agent_id
                 take_readings(self._spool, self._devices)
                 unwritten.report(self._spool)
             except SpoolUnusable as error:

@@ -2,63 +2,101 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from roofleet_collector.store import Seen, Store
+from roofleet_proto import __version__
 from roofleet_proto.ranges import MOST
-from roofleet_proto.records import AgentStatus, Heartbeat, Hello
+from roofleet_proto.records import AgentStatus, CollectorMessage, Heartbeat, Hello, Separation, Welcome
+from roofleet_proto.services import HEARTBEAT_MS
+
+log = logging.getLogger(__name__)
+
+_WELCOME = Welcome(__version__, HEARTBEAT_MS)
 
 MOST_AHEAD_US = MOST // 1000
 """A clock that is further off, a hundred days, tells nothing."""
 
 
-@dataclass(frozen=True)
-class _Attached:
+@dataclass(eq=False)
+class Connection:
+    """One connection of an agent; `tell` says something on it."""
+
     hello: Hello
+    tell: Callable[[CollectorMessage], None]
     since: datetime
     last_seen: datetime
     spooled_batches: int = 0
-    connections: int = 1
+    outlived_at: float | None = None
+    """When it was first heard of after another came under its identity."""
+    told_apart: bool = False
 
 
 class Roster:
-    """The attached agents. Heartbeats are gathered here and written together by `flush`."""
+    """The attached agents. Heartbeats are gathered here and written together by `flush`.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    An agent has one connection. One that comes before its old one is missed counts once; but where the old
+    one goes on talking there are two of one identity, and the later is told to take another.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
         self._lock = threading.Lock()
-        self._attached: dict[str, _Attached] = {}
+        self._attached: dict[str, list[Connection]] = {}
         self._seen: dict[str, Seen] = {}
 
-    def join(self, hello: Hello) -> None:
-        """An agent attached; one that comes again before its old connection was missed counts once."""
+    def join(self, hello: Hello, tell: Callable[[CollectorMessage], None]) -> Connection:
+        """An agent attached: welcomes it."""
         with self._lock:
-            before = self._attached.get(hello.agent_id)
-            connections = before.connections + 1 if before else 1
             now = datetime.now(UTC)
-            joined = _Attached(hello, since=now, last_seen=now, connections=connections)
-            self._attached[hello.agent_id] = joined
+            joined = Connection(hello, tell, since=now, last_seen=now)
+            others = self._attached.setdefault(hello.agent_id, [])
+            for other in others:
+                other.outlived_at = None
+            others.append(joined)
             self._note(joined, hello.sent_unix_us)
+        tell(_WELCOME)
+        return joined
 
-    def heard(self, agent_id: str, heartbeat: Heartbeat) -> None:
+    def heard(self, connection: Connection, heartbeat: Heartbeat) -> None:
         """An agent said that it is alive."""
         with self._lock:
-            agent = self._attached.get(agent_id)
-            if agent is not None:
-                heard = replace(agent, last_seen=datetime.now(UTC), spooled_batches=heartbeat.spooled_batches)
-                self._attached[agent_id] = heard
-                self._note(heard, heartbeat.sent_unix_us)
+            connection.last_seen = datetime.now(UTC)
+            connection.spooled_batches = heartbeat.spooled_batches
+            self._note(connection, heartbeat.sent_unix_us)
+            last = self._attached[connection.hello.agent_id][-1]
+            twin = last is not connection and not last.told_apart and self._outlives(connection)
+            last.told_apart |= twin
+        if twin:
+            old, new = connection.hello, last.hello
+            log.warning(
+                "%s and %s go by one identity (%s): is one a copy of the other? The second takes another",
+                *(old.hostname, new.hostname, old.agent_id),
+            )
+            last.tell(Separation())
 
-    def leave(self, agent_id: str) -> None:
-        """A connection of an agent ended."""
+    def _outlives(self, connection: Connection) -> bool:
+        """Whether it talks on; what was on its way when it was given up comes all at once."""
+        if connection.outlived_at is None:
+            connection.outlived_at = self._clock()
+        return self._clock() - connection.outlived_at >= HEARTBEAT_MS / 1000
+
+    def leave(self, connection: Connection) -> None:
+        """A connection of an agent ended. Where another was there before it, that is welcomed again, so that
+        it says again what it offers."""
         with self._lock:
-            agent = self._attached.get(agent_id)
-            if agent is not None and agent.connections > 1:
-                self._attached[agent_id] = replace(agent, connections=agent.connections - 1)
-            else:
-                self._attached.pop(agent_id, None)
+            left = self._attached[connection.hello.agent_id]
+            was_last = left[-1] is connection
+            left.remove(connection)
+            if not left:
+                del self._attached[connection.hello.agent_id]
+        if left and was_last:
+            left[-1].tell(_WELCOME)
 
     def agents(self) -> list[AgentStatus]:
         """The attached agents, by host name."""
@@ -72,7 +110,7 @@ class Roster:
                     int(a.last_seen.timestamp() * 1e6),
                     a.spooled_batches,
                 )
-                for a in self._attached.values()
+                for a in (connections[-1] for connections in self._attached.values())
             ]
         return sorted(listed, key=lambda agent: (agent.hostname, agent.agent_id))
 
@@ -89,7 +127,7 @@ class Roster:
                     self._seen = {**seen, **self._seen}
                 raise
 
-    def _note(self, agent: _Attached, sent_unix_us: int) -> None:
+    def _note(self, agent: Connection, sent_unix_us: int) -> None:
         ahead_us = sent_unix_us - int(agent.last_seen.timestamp() * 1e6)
         told = sent_unix_us > 0 and abs(ahead_us) <= MOST_AHEAD_US
         self._seen[agent.hello.host_id] = Seen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -61,7 +62,7 @@ class Ingest:
             raise RejectedBatch(f"rows of {table.name} could not be worked with: {error!r}", batch) from error
         if set_aside is not None:
             everything = {**everything, REJECTED_ROWS.name: set_aside}
-        return Append(everything, batch.key, rejected)
+        return Append(everything, batch.key, rejected, zlib.crc32(batch.arrow_ipc))
 
     def change_run(self, change: RunChange) -> Future[bool]:
         """Changes what is said of a run; resolves, to whether there is one, when that is committed."""

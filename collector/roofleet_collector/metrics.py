@@ -54,9 +54,10 @@ class Metrics:
     def answered(self, receipt: Receipt, rows: Mapping[str, int], seconds: float) -> None:
         """A batch is committed, with so many rows of each table, after so long."""
         self._answered.observe(seconds)
-        self._batches.labels("duplicate" if receipt.duplicate else "stored").inc()
+        there = "duplicate" if receipt.duplicate else "foreign" if receipt.foreign else None
+        self._batches.labels(there or "stored").inc()
         self._rejected.inc(receipt.rejected)
-        for table, count in () if receipt.duplicate else rows.items():
+        for table, count in () if there else rows.items():
             self._rows.labels(table).inc(count)
 
     def ended(self, error: Exception) -> None:

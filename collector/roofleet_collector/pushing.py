@@ -142,4 +142,5 @@ class Pushes:
 
 
 def _ack(batch: Batch, receipt: Receipt) -> Ack:
-    return Ack(batch.agent_id, batch.epoch, batch.sequence, receipt.duplicate, receipt.rejected)
+    key = (batch.agent_id, batch.epoch, batch.sequence)
+    return Ack(*key, receipt.duplicate, receipt.rejected, receipt.foreign)

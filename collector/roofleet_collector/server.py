@@ -22,7 +22,7 @@ from roofleet_collector.errors import (
     NoSuchJob,
     RejectedBatch,
 )
-from roofleet_collector.fleet import Roster
+from roofleet_collector.fleet import Connection, Roster
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.jobs.service import JobService
 from roofleet_collector.keys.gate import caller
@@ -43,7 +43,6 @@ from roofleet_proto.records import (
     Renewal,
     RunChange,
     RunIds,
-    Welcome,
 )
 from roofleet_proto.services import Method
 
@@ -179,7 +178,7 @@ class GrpcServer:
     # -- Fleet.Attach
 
     async def _attach(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        hello: Hello | None = None
+        connection: Connection | None = None
         stopping = asyncio.create_task(self._stopping.wait())
         out: asyncio.Queue[CollectorMessage] = asyncio.Queue()
         writing = asyncio.create_task(_write_out(out, context))
@@ -197,28 +196,28 @@ class GrpcServer:
                 message = services.ATTACH.decode_request(data)
                 if isinstance(message, Hello):
                     caller().must_be(message)
-                    hello = message
-                    self._roster.join(hello)
-                    send(Welcome(__version__, services.HEARTBEAT_MS))
-                elif hello is None:
+                    if connection is not None:
+                        self._roster.leave(connection)
+                    connection = self._roster.join(message, send)
+                elif connection is None:
                     raise MalformedMessage("an agent says hello before anything else")
                 elif isinstance(message, Heartbeat):
-                    self._roster.heard(hello.agent_id, message)
+                    self._roster.heard(connection, message)
                 elif isinstance(message, Offer):
-                    self._jobs.attach(hello, message, send)
+                    self._jobs.attach(connection.hello, message, send)
                 elif isinstance(message, Renewal):
-                    send(self._jobs.renew(hello.agent_id, message))
+                    send(self._jobs.renew(connection.hello.agent_id, message))
                 elif isinstance(message, JobProgress):
-                    self._jobs.hear(hello.agent_id, message)
-                self._jobs.heard(hello.agent_id)
+                    self._jobs.hear(connection.hello.agent_id, message)
+                self._jobs.heard(connection.hello.agent_id)
         except MalformedMessage as error:
             await _refuse(context, error)
         finally:
             stopping.cancel()
             writing.cancel()
-            if hello is not None:
-                self._roster.leave(hello.agent_id)
-                self._jobs.detach(hello.agent_id, send)
+            if connection is not None:
+                self._jobs.detach(connection.hello.agent_id, send)
+                self._roster.leave(connection)
 
 
 async def _write_out(out: asyncio.Queue[CollectorMessage], context: Any) -> None:

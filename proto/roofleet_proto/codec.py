@@ -39,6 +39,7 @@ from roofleet_proto.records import (
     Renewed,
     RunChange,
     RunIds,
+    Separation,
     Settled,
     Submission,
     Welcome,
@@ -108,6 +109,7 @@ _FROM_COLLECTOR: dict[str, tuple[type[Any], Any]] = {
     "cancellation": (Cancellation, pb.Cancellation),
     "renewed": (Renewed, pb.Renewed),
     "settled": (Settled, pb.Settled),
+    "separation": (Separation, pb.Separation),
 }
 # records inside others
 _INSIDE: dict[type[Any], Any] = {DeviceOffer: pb.DeviceOffer, Label: pb.Label, Lease: pb.Lease}

@@ -28,7 +28,8 @@ class Batch:
 class Ack:
     """The collector's word that a batch is committed; `duplicate` if it was so before.
 
-    Of its rows `rejected_rows` were set aside, since they break what a column takes.
+    Of its rows `rejected_rows` were set aside, since they break what a column takes. With `foreign` nothing
+    was stored: another batch has this key, so two agents go by one identity.
     """
 
     agent_id: str
@@ -36,6 +37,7 @@ class Ack:
     sequence: int
     duplicate: bool = False
     rejected_rows: int = 0
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,12 @@ class Settled:
     accepted: bool
 
 
-CollectorMessage = Welcome | Assignment | Cancellation | Renewed | Settled
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """Another agent goes by the same identity, such as on a copy of this machine: take a new one."""
+
+
+CollectorMessage = Welcome | Assignment | Cancellation | Renewed | Settled | Separation
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tests.support import spans
 
 from roofleet_collector.store import Append, DuckDBStore
 from roofleet_collector.store import ledger as ledgers
-from roofleet_collector.store.ledger import Ledger, Ranges, joined
+from roofleet_collector.store.ledger import Ledger, Noted, Ranges, joined
 from roofleet_collector.store.schema import migrate, migrations
 
 pairs = st.tuples(st.integers(1, 60), st.integers(0, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
@@ -38,13 +38,13 @@ def test_what_is_rolled_back_was_never_noted() -> None:
     connection = duckdb.connect()
     migrate(connection)
     ledger = Ledger(connection)
-    assert ledger.note(("a", 1, 1))
-    assert not ledger.note(("a", 1, 1))
+    assert ledger.note(("a", 1, 1)) is Noted.new
+    assert ledger.note(("a", 1, 1)) is Noted.stored
     ledger.rolled_back()
-    assert ledger.note(("a", 1, 1))
+    assert ledger.note(("a", 1, 1)) is Noted.new
     ledger.write(connection)
     ledger.committed()
-    assert not ledger.note(("a", 1, 1))
+    assert ledger.note(("a", 1, 1)) is Noted.stored
     assert ledger.batches == 1
 
 
@@ -79,4 +79,36 @@ def test_keys_of_the_schema_before_are_known() -> None:
     ).fetchall()
     assert found == [(1, 1, 3), (1, 9, 9), (2, 2, 2)]
     ledger = Ledger(connection)
-    assert [ledger.note(("a", 1, n)) for n in (2, 4, 9)] == [False, True, False]
+    noted = [ledger.note(("a", 1, n)) for n in (2, 4, 9)]
+    assert noted == [Noted.stored, Noted.new, Noted.stored]
+
+
+def test_another_batch_under_the_same_key_is_known_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is among the newest of its epoch; before that, and after a restart, it cannot be told."""
+    monkeypatch.setattr(ledgers, "MARKED", 4)
+    connection = duckdb.connect()
+    migrate(connection)
+    ledger = Ledger(connection)
+    assert [ledger.note(("a", 1, n), checksum=n) for n in range(1, 6)] == [Noted.new] * 5
+    ledger.write(connection)
+    ledger.committed()
+    assert ledger.note(("a", 1, 5), checksum=5) is Noted.stored
+    assert ledger.note(("a", 1, 5), checksum=6) is Noted.foreign
+    assert ledger.note(("a", 1, 1), checksum=6) is Noted.stored
+    assert Ledger(connection).note(("a", 1, 5), checksum=6) is Noted.stored
+
+
+def test_what_is_known_of_bytes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs that send nothing more are forgotten first."""
+    monkeypatch.setattr(ledgers, "MOST_MARKED", 2)
+    ledger = Ledger(_migrated())
+    for epoch in (1, 2, 1, 3):
+        ledger.note(("a", epoch, epoch), checksum=1)
+    told = [ledger.note(("a", epoch, epoch), checksum=2) for epoch in (1, 3, 2)]
+    assert told == [Noted.foreign, Noted.foreign, Noted.stored]
+
+
+def _migrated() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    migrate(connection)
+    return connection

@@ -231,7 +231,7 @@ def test_a_full_disk_is_said_by_health_and_ends_nothing(
                 asked = health_pb2.HealthCheckRequest(service="roofleet.v1.Ingest")
                 return (await health_pb2_grpc.HealthStub(channel).Check(asked)).status
 
-            roster.join(Hello("a", "h", "name", "1"))
+            roster.join(Hello("a", "h", "name", "1"), lambda _: None)
             store.full = True
             for _ in range(3):
                 await health.say(trouble(store, roster))  # type: ignore[arg-type]
@@ -249,7 +249,7 @@ def test_a_full_disk_is_said_by_health_and_ends_nothing(
 def test_the_clock_of_a_host_is_measured(store: HeldStore, ahead_s: int, told: bool) -> None:
     """By what an agent says its time is when it says hello; an absurd time tells nothing."""
     roster = Roster(store)  # type: ignore[arg-type]
-    roster.join(Hello("a", "h", "name", "1", time.time_ns() // 1000 + ahead_s * 1_000_000))
+    roster.join(Hello("a", "h", "name", "1", time.time_ns() // 1000 + ahead_s * 1_000_000), lambda _: None)
     roster.flush()
     offset = store.seen["h"].clock_offset_ns
     assert (offset is not None) == told

@@ -30,6 +30,7 @@ from roofleet_proto.records import (
     Offer,
     Renewal,
     Renewed,
+    Separation,
     Settled,
     Submission,
     Welcome,
@@ -55,6 +56,7 @@ collector_messages = st.one_of(
     st.builds(Cancellation, names, counts),
     st.builds(Renewed, counts, st.integers(0, 2**32 - 1), leases),
     st.builds(Settled, names, counts, st.booleans()),
+    st.just(Separation()),
 )
 
 
@@ -64,7 +66,7 @@ def test_a_batch_survives_its_encoding(batch: Batch) -> None:
     assert codec.decode_batch(codec.encode_batch(batch)) == batch
 
 
-@given(st.builds(Ack, names, counts, counts, st.booleans()))
+@given(st.builds(Ack, names, counts, counts, st.booleans(), counts, st.booleans()))
 def test_an_acknowledgement_survives_its_encoding(ack: Ack) -> None:
     """decode(encode(ack)) is the ack."""
     assert codec.decode_ack(codec.encode_ack(ack)) == ack

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import grpc
 
+from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.sending.pauses import Pauses
 from roofleet_agent.sending.spool import Spool
-from roofleet_proto.records import AgentMessage, CollectorMessage, Heartbeat, Hello, Welcome
+from roofleet_proto.records import AgentMessage, CollectorMessage, Heartbeat, Hello, Separation, Welcome
 from roofleet_proto.services import ATTACH, HEARTBEAT_MS
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Listener(Protocol):
 
 
 class Attachment:
-    """Stays attached until stopped."""
+    """Stays attached until stopped, under the identity that the spool has."""
 
     def __init__(self, hello: Hello, spool: Spool, channel: Any, listener: Listener | None = None) -> None:
         self._hello, self._spool, self._listener = hello, spool, listener
@@ -68,8 +69,13 @@ class Attachment:
                         log.info("attached to a collector of version %s", message.collector_version)
                         if self._listener is not None:
                             self._listener.connected(out.put)
+                    elif isinstance(message, Separation):
+                        self._spool.separate()
+                        break
                     elif self._listener is not None:
                         self._listener.hear(message)
+            except SpoolUnusable as error:
+                log.error("attachment ended: %s", error)
             except grpc.RpcError as error:
                 log.debug("attachment ended: %s", error.details())
             finally:
@@ -81,12 +87,15 @@ class Attachment:
 
     def _messages(self, out: queue.SimpleQueue[AgentMessage | None]) -> Iterator[AgentMessage]:
         """What is said on one connection: what `out` is given, and heartbeats; until it is given None."""
-        yield replace(self._hello, sent_unix_us=_now_us())
+        agent_id = self._spool.agent_id
+        yield replace(self._hello, agent_id=agent_id, sent_unix_us=_now_us())
         next_beat = time.monotonic() + self._heartbeat_s
         while True:
             try:
                 message = out.get(timeout=max(next_beat - time.monotonic(), 0.0))
             except queue.Empty:
+                if agent_id != self._spool.agent_id:  # the rows say so by now
+                    return
                 next_beat = time.monotonic() + self._heartbeat_s
                 yield Heartbeat(self._spool.count(), _now_us())
             else:

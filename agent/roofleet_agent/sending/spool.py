@@ -43,7 +43,7 @@ def run_spool(folder: Path, collector: str | None) -> Path:
     return folder / f"to-{re.sub(r'[^A-Za-z0-9.-]', '_', collector)}.sqlite"
 
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS identity (agent_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (
@@ -53,7 +53,8 @@ CREATE TABLE IF NOT EXISTS batches (
     rows INTEGER NOT NULL,
     arrow_ipc BLOB NOT NULL,
     checksum INTEGER,
-    written_at REAL
+    written_at REAL,
+    agent_id TEXT
 );
 CREATE TABLE IF NOT EXISTS set_aside (
     sequence INTEGER PRIMARY KEY,
@@ -65,8 +66,9 @@ CREATE TABLE IF NOT EXISTS set_aside (
 );
 {dropping.SCHEMA}PRAGMA user_version = {_VERSION};
 """
-_ADDED = (("checksum", "INTEGER"), ("written_at", "REAL"))
-"""Columns of batches that version 1 did not have."""
+_ADDED = (("checksum", "INTEGER"), ("written_at", "REAL"), ("agent_id", "TEXT"))
+"""Columns of batches that earlier versions did not have. A batch goes by the identity of the spool, or by the
+one named here, which the spool had when it was written."""
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _LAST = 2**63 - 1
@@ -77,7 +79,8 @@ class Spool:
 
     Every opening has an epoch of its own, so that a file restored from a backup, or rolled back by a power
     cut, never gives new rows a key that the collector has seen. A file that is damaged, foreign or of a newer
-    version is renamed, and `replaced` says so; nothing of it is deleted.
+    version is renamed, and `replaced` says so; nothing of it is deleted. One that turns out to be a copy of
+    another that is in use takes a new identity, see `separate`.
     """
 
     def __init__(self, path: Path, limits: Limits = UNLIMITED) -> None:
@@ -194,16 +197,17 @@ class Spool:
         """
         with self._using() as db:
             found = db.execute(
-                "SELECT epoch, sequence, table_name, arrow_ipc, checksum FROM batches WHERE sequence > ? "
+                "SELECT epoch, sequence, table_name, arrow_ipc, checksum, "
+                "coalesce(agent_id, (SELECT agent_id FROM identity)) FROM batches WHERE sequence > ? "
                 "AND sequence <= ? ORDER BY sequence LIMIT ?",
                 [after, _LAST if until is None else until, limit],
             ).fetchall()
         batches = []
-        for epoch, sequence, table, data, checksum in found:
+        for epoch, sequence, table, data, checksum, agent_id in found:
             if checksum is not None and zlib.crc32(data) != checksum:
                 self.set_aside(sequence, "its bytes in the spool have changed since they were written")
             else:
-                batches.append(Batch(self.agent_id, epoch, sequence, table, data))
+                batches.append(Batch(agent_id, epoch, sequence, table, data))
         if found and not batches:  # all were damaged: what lies behind them is not
             return self.pending(found[-1][1], limit, until)
         return batches
@@ -218,6 +222,36 @@ class Spool:
         with self._changing() as db:
             db.executemany("DELETE FROM batches WHERE sequence = ?", [(s,) for s in sequences])
 
+    def separate(self) -> None:
+        """Takes a new identity and epoch, since another spool goes by those it has: this or that is a copy.
+
+        What waits keeps its keys: the collector may have stored it, or the other may send it too.
+        """
+        with self._changing() as db:
+            db.execute("UPDATE batches SET agent_id = (SELECT agent_id FROM identity) WHERE agent_id IS NULL")
+            (before,) = db.execute("SELECT agent_id FROM identity").fetchone()
+            self.agent_id = str(uuid.uuid4())
+            db.execute("UPDATE identity SET agent_id = ?", [self.agent_id])
+            self.epoch = time.time_ns()
+        log.warning(
+            "another agent goes by the identity %s, such as on a copy of this machine: this one is %s now",
+            *(before, self.agent_id),
+        )
+
+    def rename(self, agent_id: str, sequence: int) -> None:
+        """Gives a batch, which goes by that identity, a key that no other has; the collector has another
+        with the one that it has."""
+        if agent_id == self.agent_id:
+            self.separate()
+        with self._changing() as db:
+            db.execute(
+                "INSERT INTO batches (epoch, table_name, rows, arrow_ipc, checksum, written_at) "
+                "SELECT ?, table_name, rows, arrow_ipc, checksum, written_at FROM batches WHERE sequence = ?",
+                [self.epoch, sequence],
+            )
+            db.execute("DELETE FROM batches WHERE sequence = ?", [sequence])
+        self.wake()
+
     def set_aside(self, sequence: int, reason: str) -> None:
         """Takes a batch the collector can never take out of the way, and keeps it with the reason."""
         with self._changing() as db:
@@ -227,6 +261,13 @@ class Spool:
                 [reason, sequence],
             )
             db.execute("DELETE FROM batches WHERE sequence = ?", [sequence])
+
+    def set_former_aside(self, reason: str) -> None:
+        """Does so with what waits under an identity that this spool gave up, and may not use any more."""
+        with self._using() as db:
+            former = db.execute("SELECT sequence FROM batches WHERE agent_id IS NOT NULL").fetchall()
+        for (sequence,) in former:
+            self.set_aside(sequence, reason)
 
     def count(self) -> int:
         """Batches that are not acknowledged."""

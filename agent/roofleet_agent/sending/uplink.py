@@ -138,7 +138,10 @@ class Uplink:
             threading.Thread(target=_watch, args=(call, progress, ended, patience_s), daemon=True).start()
         try:
             for ack in call:
-                self._spool.acknowledge([ack.sequence])
+                if ack.foreign:
+                    self._spool.rename(ack.agent_id, ack.sequence)
+                else:
+                    self._spool.acknowledge([ack.sequence])
                 if time.monotonic() - reported_at > REPORT_S:  # it is there: it hears what is gone
                     reported_at = time.monotonic()
                     self._spool.report_dropped()
@@ -187,6 +190,8 @@ class Uplink:
         if code == grpc.StatusCode.INVALID_ARGUMENT and REJECTED_SEQUENCE in metadata:
             self._set_aside(int(metadata[REJECTED_SEQUENCE]), error.details())
             return window
+        if code == grpc.StatusCode.PERMISSION_DENIED:
+            self._spool.set_former_aside(error.details())
         if not _over_one_batch(error):
             return window
         # The collector could not say which batch it was: they are sent one at a time until it is found.

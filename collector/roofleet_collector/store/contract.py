@@ -21,12 +21,14 @@ class Append:
     """Rows of one or more tables that become visible together.
 
     `key` is (agent_id, epoch, sequence): an Append whose key is stored already stores nothing. Rows the
-    collector makes itself come without one. `rejected` counts rows of the batch that are not among them.
+    collector makes itself come without one. `rejected` counts rows of the batch that are not among them;
+    `checksum` is that of its bytes.
     """
 
     rows: Mapping[str, pa.Table]
     key: tuple[str, int, int] | None = None
     rejected: int = 0
+    checksum: int = 0
 
     @cached_property
     def bytes(self) -> int:
@@ -36,10 +38,14 @@ class Append:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of an Append; `duplicate` if its key was there before, `rejected` rows were set aside."""
+    """What became of an Append; `duplicate` if it was there before, `rejected` rows were set aside.
+
+    With `foreign` another one has its key, and nothing was stored.
+    """
 
     duplicate: bool
     rejected: int = 0
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

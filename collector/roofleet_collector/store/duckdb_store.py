@@ -38,7 +38,7 @@ from roofleet_collector.store.labels import (
     label_host,
     without_deleted,
 )
-from roofleet_collector.store.ledger import Ledger
+from roofleet_collector.store.ledger import Ledger, Noted
 from roofleet_collector.store.limits import Limits, bound
 from roofleet_collector.store.locks import lock_down
 from roofleet_collector.store.reader import Reader
@@ -276,8 +276,10 @@ class DuckDBStore:
         receipts: list[Receipt] = []
         parts: dict[str, list[pa.Table]] = {}
         for append in appends:
-            if append.key is not None and not ledger.note(append.key):
-                receipts.append(Receipt(duplicate=True))
+            noted = Noted.new if append.key is None else ledger.note(append.key, append.checksum)
+            if noted is not Noted.new:
+                foreign = noted is Noted.foreign
+                receipts.append(Receipt(duplicate=not foreign, foreign=foreign))
                 continue
             receipts.append(Receipt(duplicate=False, rejected=append.rejected))
             for name, rows in append.rows.items():

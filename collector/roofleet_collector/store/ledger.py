@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from enum import Enum
 
 import duckdb
 import pyarrow as pa
 
 from roofleet_collector.store.engine import ask
 
+MARKED = 1024
+"""The newest batches of an agent's epoch whose bytes are known again."""
+MOST_MARKED = 2048
+"""Epochs, of all agents, for which they are: of those that last sent something."""
 MOST_ROWS = 100_000
 """Rows of `ingest_log` after which they are joined to what they are in memory."""
 
@@ -26,6 +33,16 @@ Key = tuple[str, int, int]
 """Agent, epoch and sequence of a batch."""
 
 
+class Noted(Enum):
+    """What became of a batch that was to be noted."""
+
+    new = "new"
+    stored = "stored"
+    """It is stored or noted already."""
+    foreign = "foreign"
+    """Another batch is, with its key."""
+
+
 class Ledger:
     """The keys of the batches in one database, used by the thread that writes to it.
 
@@ -35,6 +52,7 @@ class Ledger:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._stored: dict[tuple[str, int], Ranges] = {}
         self._noted: dict[tuple[str, int], set[int]] = {}
+        self._marks: OrderedDict[tuple[str, int], Marks] = OrderedDict()
         self._rows = 0
         self._rewritten = False
         for agent_id, epoch, first, last in ask(
@@ -45,15 +63,17 @@ class Ledger:
         self.batches = sum(ranges.count for ranges in self._stored.values())
         """How many batches are stored."""
 
-    def note(self, key: Key) -> bool:
-        """Notes a batch; False if it is stored or noted already."""
+    def note(self, key: Key, checksum: int = 0) -> Noted:
+        """Notes a batch whose bytes have that checksum."""
         agent_id, epoch, sequence = key
         stored = self._stored.get((agent_id, epoch))
         noted = self._noted.setdefault((agent_id, epoch), set())
+        marks = self._marks_of((agent_id, epoch))
         if sequence in noted or (stored is not None and sequence in stored):
-            return False
+            return Noted.foreign if marks.differ(sequence, checksum) else Noted.stored
         noted.add(sequence)
-        return True
+        marks.put(sequence, checksum)
+        return Noted.new
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Writes what was noted since the last commit, in the transaction of its rows."""
@@ -97,8 +117,32 @@ class Ledger:
         self._noted.clear()
         self._rewritten = False
 
+    def _marks_of(self, epoch: tuple[str, int]) -> Marks:
+        marks = self._marks.pop(epoch, None) or Marks()
+        self._marks[epoch] = marks
+        if len(self._marks) > MOST_MARKED:
+            self._marks.popitem(last=False)
+        return marks
+
     def _ranges(self, agent_id: str, epoch: int) -> Ranges:
         return self._stored.setdefault((agent_id, epoch), Ranges())
+
+
+class Marks:
+    """The checksums of the newest of numbered things."""
+
+    def __init__(self) -> None:
+        self._numbers = array("Q", bytes(8 * MARKED))
+        self._checksums = array("I", bytes(4 * MARKED))
+
+    def put(self, number: int, checksum: int) -> None:
+        """Keeps the checksum of a thing, numbered from 1."""
+        self._numbers[number % MARKED] = number
+        self._checksums[number % MARKED] = checksum
+
+    def differ(self, number: int, checksum: int) -> bool:
+        """Whether the thing of that number is known to have another checksum."""
+        return self._numbers[number % MARKED] == number and self._checksums[number % MARKED] != checksum
 
 
 class Ranges:

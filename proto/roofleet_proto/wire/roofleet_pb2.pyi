@@ -20,18 +20,20 @@ class Batch(_message.Message):
     def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., table: _Optional[str] = ..., arrow_ipc: _Optional[bytes] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("agent_id", "epoch", "sequence", "duplicate", "rejected_rows")
+    __slots__ = ("agent_id", "epoch", "sequence", "duplicate", "rejected_rows", "foreign")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     REJECTED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     epoch: int
     sequence: int
     duplicate: bool
     rejected_rows: int
-    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., duplicate: bool = ..., rejected_rows: _Optional[int] = ...) -> None: ...
+    foreign: bool
+    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., duplicate: bool = ..., rejected_rows: _Optional[int] = ..., foreign: bool = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("agent_id", "host_id", "hostname", "agent_version", "sent_unix_us")
@@ -185,19 +187,25 @@ class Settled(_message.Message):
     accepted: bool
     def __init__(self, job_id: _Optional[str] = ..., token: _Optional[int] = ..., accepted: bool = ...) -> None: ...
 
+class Separation(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CollectorMessage(_message.Message):
-    __slots__ = ("welcome", "assignment", "cancellation", "renewed", "settled")
+    __slots__ = ("welcome", "assignment", "cancellation", "renewed", "settled", "separation")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     CANCELLATION_FIELD_NUMBER: _ClassVar[int]
     RENEWED_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
+    SEPARATION_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     assignment: Assignment
     cancellation: Cancellation
     renewed: Renewed
     settled: Settled
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., cancellation: _Optional[_Union[Cancellation, _Mapping]] = ..., renewed: _Optional[_Union[Renewed, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ...) -> None: ...
+    separation: Separation
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., cancellation: _Optional[_Union[Cancellation, _Mapping]] = ..., renewed: _Optional[_Union[Renewed, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., separation: _Optional[_Union[Separation, _Mapping]] = ...) -> None: ...
 
 class GetCollectorRequest(_message.Message):
     __slots__ = ()
