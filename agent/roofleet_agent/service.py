@@ -109,6 +109,11 @@ class AgentService:
         self._stopping = threading.Event()
         self._threads = [Kept("roofleet-attach", self._attachment.run)]
 
+    @property
+    def agent_id(self) -> str:
+        """What its rows are sent under, which changes when it is told apart from a copy of its machine."""
+        return self._spool.agent_id
+
     def stop(self) -> None:
         """Asks `run` to end."""
         self._stopping.set()

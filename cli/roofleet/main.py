@@ -31,6 +31,7 @@ from roofleet.commands import (
 )
 from roofleet.console import speak_plainly
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
+from roofleet.logs import complain
 
 app = typer.Typer(
     name="roofleet",
@@ -103,5 +104,5 @@ def run() -> None:
         status = status_of(error)
         if status is None or os.environ.get("ROOFLEET_TRACEBACK") == "1":
             raise
-        print(f"error: {line_of(error)}", file=sys.stderr)
+        complain(line_of(error))
         sys.exit(status)

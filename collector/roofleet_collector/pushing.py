@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,6 @@ from roofleet_collector.room import Room
 from roofleet_collector.store import Append, Receipt
 from roofleet_proto import services
 from roofleet_proto.records import Ack, Batch
-
-log = logging.getLogger(__name__)
 
 WINDOW = 64
 """Batches of one stream that may wait for their commit before the next is read."""

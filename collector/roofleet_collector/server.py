@@ -199,6 +199,7 @@ class GrpcServer:
                     if connection is not None:
                         self._roster.leave(connection)
                     connection = self._roster.join(message, send)
+                    _say_of(connection.hello, "attached", context)
                 elif connection is None:
                     raise MalformedMessage("an agent says hello before anything else")
                 elif isinstance(message, Heartbeat):
@@ -218,6 +219,12 @@ class GrpcServer:
             if connection is not None:
                 self._jobs.detach(connection.hello.agent_id, send)
                 self._roster.leave(connection)
+                _say_of(connection.hello, "left", context)
+
+
+def _say_of(hello: Hello, what: str, context: Any) -> None:
+    about = {"agent_id": hello.agent_id, "peer": context.peer()}
+    log.info("the agent on %s %s", hello.hostname, what, extra=about)
 
 
 async def _write_out(out: asyncio.Queue[CollectorMessage], context: Any) -> None:
@@ -239,7 +246,11 @@ async def _refuse(context: Any, error: Exception) -> None:
         raise error
     if isinstance(error, RejectedBatch):
         # an identity that nobody has looked at may be long, or write over the log's other lines
-        log.warning("batch %s of agent %.80r: %.500s", error.batch.sequence, error.batch.agent_id, error)
+        log.warning(
+            "batch %s of agent %.80r: %.500s",
+            *(error.batch.sequence, error.batch.agent_id, error),
+            extra={"agent_id": f"{error.batch.agent_id:.80}", "peer": context.peer()},
+        )
         trailing = (
             (services.REJECTED_EPOCH, str(error.batch.epoch)),
             (services.REJECTED_SEQUENCE, str(error.batch.sequence)),

@@ -33,6 +33,7 @@ def part(rows: pa.Table, table: Table, batch: Batch) -> tuple[pa.Table, pa.Table
         "%d of %d rows of %s that agent %s sent as batch %d are set aside; row %d: %s",
         *(len(places), rows.num_rows, table.name, batch.agent_id, batch.sequence),
         *(places[0], wrong[places[0]]),
+        extra={"agent_id": batch.agent_id},
     )
     good = pa.array([place not in wrong for place in range(rows.num_rows)], pa.bool_())
     now = datetime.now(UTC)

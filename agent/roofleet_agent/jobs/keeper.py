@@ -142,7 +142,11 @@ class Jobs:
                 words = f"this agent has no device {assignment.device_id}"
                 self._tell(JobProgress(lease.job_id, "refused", 0.0, "", lease.token, error=words))
                 return
-            log.info("job %s, for the %d. time", assignment.job_id, assignment.token)
+            log.info(
+                "job %s, for the %d. time",
+                *(assignment.job_id, assignment.token),
+                extra={"job_id": assignment.job_id, "device_id": assignment.device_id},
+            )
             job = RunningJob(
                 assignment,
                 self._place,
@@ -159,13 +163,18 @@ class Jobs:
         with self._lock:
             found = [self._jobs[lease] for lease in leases if lease in self._jobs]
         for job in found:
-            log.info("job %s: %s", job.assignment.job_id, why)
+            job_id = job.assignment.job_id
+            log.info("job %s: %s", job_id, why, extra={"job_id": job_id})
             job.call_off(why)
 
     def _settled(self, settled: Settled) -> None:
         lease = Lease(settled.job_id, settled.token)
         if not settled.accepted:
-            log.warning("how job %s ended came too late: it was handed on", settled.job_id)
+            log.warning(
+                "how job %s ended came too late: it was handed on",
+                settled.job_id,
+                extra={"job_id": settled.job_id},
+            )
         with self._lock:
             self._jobs.pop(lease, None)
             self._leases.drop(lease)

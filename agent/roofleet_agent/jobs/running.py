@@ -98,7 +98,8 @@ class RunningJob:
         except (AgentError, MalformedMessage, OSError) as failed:
             status, error = "failed", str(failed)
         except Exception as fault:
-            log.exception("job %s", self.assignment.job_id)
+            job_id = self.assignment.job_id
+            log.exception("job %s", job_id, extra={"job_id": job_id})
             status, error = "failed", f"the agent failed: {fault!r}"
         self._settle_run(status, error)
         if status == "done":

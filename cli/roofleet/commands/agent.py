@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from roofleet import logs
 from roofleet.commands import options, staying
 from roofleet.commands.reaching import reaching
 from roofleet.errors import UNREACHABLE, USAGE, UserError
@@ -53,6 +54,8 @@ def attach(
     ] = None,
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Take jobs from the collector.")] = True,
     metrics: staying.Metrics = None,
+    log_format: staying.LogFormat = logs.Format.text,
+    log_level: staying.LogLevel = logs.Level.info,
     verbose: staying.Verbose = False,
 ) -> None:
     """Stay attached to a collector: register this host, send readings once a second, run jobs.
@@ -69,15 +72,16 @@ def attach(
     folder = data_folder(data)
     rules = read_rules(config or folder / FILE_NAME, must_be=config is not None)
     labels = options.labels_of(label or [])
-    staying.log(verbose)
+    staying.log(log_format, log_level, verbose)
     can_run = jobs and find_spec("torch") is not None and find_spec("transformers") is not None
     hired = Hired(COMMAND, rules, labels) if can_run else None
     metrics_at = None if metrics is None else address(metrics)
     service = AgentService(collector, folder, agents_door(folder), hired=hired, metrics_at=metrics_at)
     staying.on_end(service.stop)
-    print(f"agent: sending to {collector}", flush=True)
+    logs.say_always(agent_id=lambda: service.agent_id)
+    logs.announce("agent", f"sending to {collector}")
     service.run()
-    print("agent: stopped", flush=True)
+    logs.announce("agent", "stopped")
 
 
 @agent.command()

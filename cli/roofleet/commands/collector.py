@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from roofleet import logs
 from roofleet.commands import options, staying
 from roofleet.errors import UserError, needs
 from roofleet.naming.folders import DEFAULT_GRPC, DEFAULT_SQL, address, data_folder
@@ -76,6 +77,8 @@ def collect(
             help="How long an agent may not be heard of before its jobs are handed on.",
         ),
     ] = 20.0,
+    log_format: staying.LogFormat = logs.Format.text,
+    log_level: staying.LogLevel = logs.Level.info,
     verbose: staying.Verbose = False,
 ) -> None:
     """Take rows in from agents, keep them, and answer SQL.
@@ -101,11 +104,11 @@ def collect(
     grpc_at, sql_at = address(grpc), address(sql)
     metrics_at = None if metrics is None else address(metrics)
     folder = data_folder(data)
-    staying.log(verbose)
+    staying.log(log_format, log_level, verbose)
 
     def ready(running: Running, kept: str) -> None:
-        where = f"gRPC on {running.grpc}, Flight SQL on {running.sql}, data in {folder}"
-        print(f"collector: {where} ({kept})", flush=True)
+        where = f"gRPC on {running.grpc}, Flight SQL on {running.sql}, data in {folder} ({kept})"
+        logs.announce("collector", where, grpc=running.grpc, sql=running.sql, data=str(folder))
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -124,7 +127,7 @@ def collect(
         )
 
     asyncio.run(main())
-    print("collector: stopped", flush=True)
+    logs.announce("collector", "stopped")
 
 
 @collector.command()

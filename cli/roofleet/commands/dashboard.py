@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from roofleet import logs
 from roofleet.commands import options, staying
 from roofleet.commands.reaching import reaching
 from roofleet.errors import UserError, needs
@@ -45,6 +46,8 @@ def dashboard(
             help="Show everything to everybody who reaches it, beyond this machine too.",
         ),
     ] = False,
+    log_format: staying.LogFormat = logs.Format.text,
+    log_level: staying.LogLevel = logs.Level.info,
     verbose: staying.Verbose = False,
 ) -> None:
     """Serve the dashboard's pages over a collector, or over a data folder alone.
@@ -65,7 +68,7 @@ def dashboard(
         raise UserError("give --server or --data, not both")
     host, port = address(listen)
     folder = data_folder(data)
-    staying.log(verbose)
+    staying.log(log_format, log_level, verbose)
     way, beyond = door(), _is_reached_from_elsewhere(host)
     answers = own_names(host, host_name or ())
     if beyond and not way.insecure_plaintext:
@@ -104,7 +107,7 @@ def dashboard(
 
 
 def _dashboard_ready(host: str, of: str) -> Callable[[int], None]:
-    return lambda port: print(f"dashboard: {_pages(host, port)} {of}", flush=True)
+    return lambda port: logs.announce("dashboard", f"{_pages(host, port)} {of}")
 
 
 def _pages(host: str, port: int) -> str:

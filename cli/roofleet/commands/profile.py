@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from roofleet import console
+from roofleet import console, logs
 from roofleet.commands import options
 from roofleet.commands.reaching import reaching
 from roofleet.commands.signals import terminating_interrupts
@@ -89,7 +88,7 @@ def profile(
 
     if find_spec("torch") is None:
         needs("agent", "torch")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logs.keep_warnings()
     with (
         terminating_interrupts(),
         open_runs(collector, data) as runs,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+from roofleet import logs
 
 Metrics = Annotated[
     str | None,
@@ -19,7 +20,12 @@ Metrics = Annotated[
         show_default=False,
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level debug.")]
+LogFormat = Annotated[
+    logs.Format,
+    typer.Option("--log-format", help="text for people and the journal, json for a JSON object a line."),
+]
+LogLevel = Annotated[logs.Level, typer.Option("--log-level", help="The least that is logged.")]
 
 
 def on_end(stop: Callable[[], None]) -> None:
@@ -33,8 +39,6 @@ def on_end(stop: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
-def log(verbose: bool) -> None:
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("waitress.queue", "grpc"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+def log(format: logs.Format, level: logs.Level, verbose: bool) -> None:
+    """Keeps the log as the options say."""
+    logs.keep_log(format, logs.Level.debug if verbose else level)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roofleet import console
+from roofleet import console, logs
 from roofleet.commands import completion, options
 from roofleet.commands.analyze import chosen_hardware
 from roofleet.commands.grid import Asked, gridded
@@ -95,7 +94,7 @@ def sweep(
     chips = chosen_hardware(hardware or [])
     wanted = asked.pop("weights")[0]
     asked["analyze"] = [analyze]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logs.keep_warnings()
     with terminating_interrupts(), open_runs(collector, data) as runs:
         needs("agent", "torch")
         from roofleet.running import sweeping

@@ -81,11 +81,18 @@ class Audit:
         """Writes what was gathered, and what commands did to the tokens. What cannot be stored is kept."""
         changes = self._tokens.changes()
         with self._lock:
-            for entry in self._refused.values():
+            refused = list(self._refused.values())
+            for entry in refused:
                 self._keep(entry)
             self._refused = {}
             entries, self._done = self._done, []
             lost, self._lost = self._lost, 0
+        for entry in refused:
+            log.info(
+                "refused %s to %s (%d times): %s",
+                *(entry.what, entry.identity, entry.times, entry.reason),
+                extra={"identity": entry.identity, "peer": entry.peer},
+            )
         if lost:
             log.error("%d rows of the audit were lost: nothing could be stored", lost)
         for change in changes:

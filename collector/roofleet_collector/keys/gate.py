@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,8 +20,6 @@ from roofleet_collector.keys.tokens import Tokens, bearer_token
 from roofleet_proto import services
 from roofleet_proto.codec import MalformedMessage
 from roofleet_proto.records import Hello
-
-log = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 RETRY_AFTER_MS = 1_000

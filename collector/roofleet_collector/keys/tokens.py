@@ -236,7 +236,7 @@ class Tokens:
 
     def open_locally(self) -> Path:
         """Makes a token for commands of this machine, good while this process lives; the file it lies in."""
-        text = secrets.token_urlsafe(32)
+        text = f"rfl_{secrets.token_urlsafe(32)}"
         path = self.path.parent / LOCAL_NAME
         write_secret(path, text)
         self._local = _digest(text)

@@ -93,7 +93,11 @@ def catch_up(connection: duckdb.DuckDBPyConnection) -> None:
             except duckdb.Error as error:
                 connection.execute("ROLLBACK")
                 if len(group) == 1:
-                    log.warning("the figures of run %s cannot be worked out: %s", group[0], error)
+                    log.warning(
+                        "the figures of run %s cannot be worked out: %s",
+                        *(group[0], error),
+                        extra={"run_id": group[0]},
+                    )
             else:
                 if group is some:
                     break
