@@ -29,8 +29,10 @@ from roofleet.commands import (
     sweep,
     tokens,
 )
+from roofleet.commands.install import installing
 from roofleet.console import speak_plainly
 from roofleet.errors import FAILED, INTERRUPTED, line_of, status_of
+from roofleet.installing.unit import Role
 from roofleet.logs import complain
 
 app = typer.Typer(
@@ -65,7 +67,7 @@ app.command("demo", rich_help_panel="One machine")(demo.demo)
 app.command("fleet", rich_help_panel="A fleet")(fleet.fleet)
 app.add_typer(collector.collector, name="collector", rich_help_panel="A fleet")
 app.add_typer(agent.agent, name="agent", rich_help_panel="A fleet")
-app.command("dashboard", rich_help_panel="A fleet")(dashboard.dashboard)
+app.add_typer(dashboard.dashboard, name="dashboard", rich_help_panel="A fleet")
 app.command("submit", rich_help_panel="A fleet")(jobs.submit)
 app.command("jobs", rich_help_panel="A fleet")(jobs.jobs)
 app.command("cancel", rich_help_panel="A fleet")(jobs.cancel)
@@ -78,6 +80,10 @@ app.command("compare", rich_help_panel="Asking")(compare.compare)
 app.command("sql", rich_help_panel="Asking")(sql.sql)
 app.command("models", rich_help_panel="Asking")(catalogs.models)
 app.command("hardware", rich_help_panel="Asking")(catalogs.hardware)
+
+installing(agent.agent, Role.agent)
+installing(collector.collector, Role.collector)
+installing(dashboard.dashboard, Role.dashboard)
 
 
 def _freeze() -> None:

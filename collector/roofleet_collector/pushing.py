@@ -14,6 +14,7 @@ from roofleet_collector.errors import RejectedBatch, RowsRefused
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.identity import Identity
+from roofleet_collector.limits import USUAL, Senders
 from roofleet_collector.metrics import Metrics
 from roofleet_collector.room import Room
 from roofleet_collector.store import Append, Receipt
@@ -22,8 +23,6 @@ from roofleet_proto.records import Ack, Batch
 
 WINDOW = 64
 """Batches of one stream that may wait for their commit before the next is read."""
-STREAM_BYTES, ALL_BYTES = 32 * 1024 * 1024, 256 * 1024 * 1024
-"""What may wait of one stream and of all. Beside it each stream has one message that gRPC has taken in."""
 PATIENCE_S = 10.0
 """How long a message waits for room before its sender is told to come back."""
 LARGE_BYTES = 256 * 1024
@@ -43,9 +42,9 @@ class _Waiting:
 class Pushes:
     """All Push streams of one server: they share room and the threads that decode."""
 
-    def __init__(self, ingest: Ingest, metrics: Metrics) -> None:
-        self._ingest, self._metrics = ingest, metrics
-        self._room = Room(ALL_BYTES, PATIENCE_S)
+    def __init__(self, ingest: Ingest, metrics: Metrics, senders: Senders = USUAL.senders) -> None:
+        self._ingest, self._metrics, self._senders = ingest, metrics, senders
+        self._room = Room(senders.all_bytes, PATIENCE_S)
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._decoding = ThreadPoolExecutor(2, "roofleet-decode")
         metrics.waiting_bytes.set_function(lambda: self._room.taken)
@@ -79,10 +78,10 @@ class Pushes:
     def _room_of(self, who: Identity) -> Room:
         """The room of a stream's own, which streams of one token share: more of them are no more room."""
         if who.token_id is None:
-            return Room(STREAM_BYTES)
+            return Room(self._senders.stream_bytes)
         room = self._rooms.get(who.name)
         if room is None:
-            room = self._rooms[who.name] = Room(STREAM_BYTES)
+            room = self._rooms[who.name] = Room(self._senders.stream_bytes)
         return room
 
     async def _read(self, requests: AsyncIterator[bytes], waiting: asyncio.Queue[Any], own: Room) -> None:

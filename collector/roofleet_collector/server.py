@@ -27,6 +27,7 @@ from roofleet_collector.ingest import Ingest
 from roofleet_collector.jobs.service import JobService
 from roofleet_collector.keys.gate import caller
 from roofleet_collector.keys.keeper import Keys
+from roofleet_collector.limits import USUAL, Senders
 from roofleet_collector.metrics import Metrics
 from roofleet_collector.presence import address_text
 from roofleet_collector.pushing import Pushes
@@ -77,13 +78,14 @@ class GrpcServer:
         backups: Path,
         keys: Keys | None = None,
         metrics: Metrics | None = None,
+        senders: Senders = USUAL.senders,
     ) -> None:
         """`backups` is the folder that copies of what is stored are made in. Without `keys` nobody is asked
         who they are, and nothing is encrypted."""
         self._ingest, self._roster, self._jobs = ingest, roster, jobs
         self._catalogs, self._keys = catalogs, keys
         self._metrics = metrics or Metrics()
-        self._pushes = Pushes(ingest, self._metrics)
+        self._pushes = Pushes(ingest, self._metrics, senders)
         self._backups, self._one_backup = backups, asyncio.Lock()
         self._about = CollectorInfo(__version__, sql_port)
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=[keys.gate] if keys else [])

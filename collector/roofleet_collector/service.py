@@ -20,11 +20,11 @@ from roofleet_collector.jobs.service import LEASE_S, JobService
 from roofleet_collector.keys.keeper import Keys, kept
 from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.tokens import Tokens
+from roofleet_collector.limits import USUAL, Bounds
 from roofleet_collector.metrics import Metrics
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore, Store
-from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.mending import open_mended
 from roofleet_collector.store.visits import PATIENCE_S
 
@@ -45,13 +45,13 @@ async def serve(
     strict: bool = False,
     protection: Protection | None = None,
     ready: Callable[[Running, str], None] = lambda running, kept: None,
-    limits: Limits | None = None,
+    bounds: Bounds = USUAL,
     lease_s: float = LEASE_S,
     metrics_at: tuple[str, int] | None = None,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
-    `ready` hears where it listens, and how its doors are kept; `limits` are those of queries at the SQL door.
+    `ready` hears where it listens, and how its doors are kept; `bounds` are its limits.
     An agent that is not heard of for `lease_s` loses its jobs. Prometheus reads at `metrics_at`. Raises
     StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served, with `strict` also
     StoreDamaged.
@@ -61,12 +61,12 @@ async def serve(
     protection.check([grpc_at[0], sql_at[0]], tokens.exist())
     # another collector stays, everybody else lets go of the folder in a moment
     patience_s = 0.0 if running_collector(folder) else PATIENCE_S
-    store = await asyncio.to_thread(open_mended, folder, patience_s, strict=strict)
+    store = await asyncio.to_thread(open_mended, folder, patience_s, strict=strict, engine=bounds.engine)
     try:
         rederive_outdated(store)
-        keys = Keys(store, tokens, protection)
+        keys = Keys(store, tokens, protection, bounds.callers)
         credentials = keys.grpc_credentials()
-        reader = store.door(limits)
+        reader = store.door(bounds.queries)
         try:
             flight = FlightSqlServer(reader, *sql_at, credentials=credentials, admit=keys.sql_door.admit)
         except BaseException:
@@ -79,7 +79,10 @@ async def serve(
                 metrics = Metrics()
                 metrics.attached(roster)
                 grpc_server = GrpcServer(
-                    Ingest(store), roster, jobs, _catalogs(), flight.port, backups, keys, metrics
+                    *(Ingest(store), roster, jobs, _catalogs(), flight.port, backups),
+                    keys,
+                    metrics,
+                    bounds.senders,
                 )
                 scraped = None if metrics_at is None else metrics.serve(*metrics_at)
                 await grpc_server.start(*grpc_at)

@@ -22,6 +22,7 @@ from roofleet_collector.errors import RowsRefused
 from roofleet_collector.fleet import Roster
 from roofleet_collector.ingest import Ingest
 from roofleet_collector.jobs.service import JobService
+from roofleet_collector.limits import USUAL, Senders
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.service import Health, trouble
 from roofleet_collector.store import Append, Receipt, Seen
@@ -77,14 +78,17 @@ def store() -> HeldStore:
 
 
 def serving(
-    store: HeldStore, scene: Callable[[GrpcServer, str], Awaitable[None]], folder: Path = Path()
+    store: HeldStore,
+    scene: Callable[[GrpcServer, str], Awaitable[None]],
+    folder: Path = Path(),
+    senders: Senders = USUAL.senders,
 ) -> None:
     """Plays a scene with a server over that store, and its address."""
 
     async def play() -> None:
         catalogs = Catalogs(lambda _: [], lambda _: [])
         jobs = JobService(store, 30.0)  # type: ignore[arg-type]
-        server = GrpcServer(Ingest(store), Roster(store), jobs, catalogs, 0, folder)  # type: ignore[arg-type]
+        server = GrpcServer(Ingest(store), Roster(store), jobs, catalogs, 0, folder, senders=senders)  # type: ignore[arg-type]
         await server.start("127.0.0.1", 0)
         try:
             await asyncio.wait_for(scene(server, f"127.0.0.1:{server.port}"), 60)
@@ -107,8 +111,7 @@ def test_what_waits_is_bounded_in_bytes_over_all_streams(
     """Sixteen streams send twenty messages each; what is not committed stays within the room of all, and
     each stream's within its own. Nothing is refused: the others wait, and all of it arrives in order."""
     message = encode_batch(batch(spans(100, "run-15"), 1, agent="agent-15"))
-    monkeypatch.setattr(pushing, "ALL_BYTES", 20 * len(message))
-    monkeypatch.setattr(pushing, "STREAM_BYTES", 3 * len(message))
+    senders = Senders(all_bytes=20 * len(message), stream_bytes=3 * len(message))
     monkeypatch.setattr(pushing, "PATIENCE_S", 60.0)
 
     async def scene(server: GrpcServer, address: str) -> None:
@@ -134,7 +137,7 @@ def test_what_waits_is_bounded_in_bytes_over_all_streams(
         assert most >= 19
         assert [await stream for stream in streams] == [list(range(1, 21))] * 16
 
-    serving(store, scene)
+    serving(store, scene, senders=senders)
 
 
 def test_a_batch_that_finds_no_room_is_told_when_to_come_back(
@@ -142,7 +145,6 @@ def test_a_batch_that_finds_no_room_is_told_when_to_come_back(
 ) -> None:
     """RESOURCE_EXHAUSTED with a time; the agent waits, sets nothing aside, and sends it again when there is
     room."""
-    monkeypatch.setattr(pushing, "ALL_BYTES", 1)
     monkeypatch.setattr(pushing, "PATIENCE_S", 0.05)
     monkeypatch.setattr("roofleet_collector.server.RETRY_AFTER_MS", 700)
 
@@ -189,7 +191,7 @@ def test_a_batch_that_finds_no_room_is_told_when_to_come_back(
         monkeypatch.setattr(uplink._stopping, "wait", noted)
         return waits
 
-    serving(store, scene)
+    serving(store, scene, senders=Senders(all_bytes=1))
 
 
 def test_rows_that_the_store_cannot_take_are_named(store: HeldStore) -> None:

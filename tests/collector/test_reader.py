@@ -159,7 +159,7 @@ def test_a_binder_error_shows_where(reader: Reader) -> None:
 
 def test_a_query_that_runs_too_long_is_stopped(connection: duckdb.DuckDBPyConnection) -> None:
     """The engine is interrupted when the time is up, before the first row or after it."""
-    reader = Reader(connection, Limits(timeout_s=1.5, max_bytes=None))
+    reader = Reader(connection, Limits(timeout_s=1.5, max_bytes=None, max_rows=None))
     with pytest.raises(QueryTimeout, match=r"more than 1\.5 s"):
         reader.query(ENDLESS)
     rows = reader.query("SELECT range AS i FROM range(1000000000000)")

@@ -15,8 +15,8 @@ from roofleet.api.client import NotLetIn, connect
 from roofleet.errors import UserError
 from roofleet_agent.sending.uplink import open_channel
 from roofleet_collector.keys.identity import Role
-from roofleet_collector.keys.limits import STREAMS
 from roofleet_collector.keys.tokens import Tokens
+from roofleet_collector.limits import Callers
 from roofleet_proto import services
 from roofleet_proto.door import Door
 from roofleet_proto.records import Filter, Hello, JoinRequest, RunChange, RunIds
@@ -201,14 +201,14 @@ def test_a_flood_of_streams_is_bounded(fleet: Fleet) -> None:
 
         try:
             refused: list[grpc.RpcError] = []
-            for _ in range(STREAMS + 20):
+            for _ in range(Callers.streams + 20):
                 call = services.ATTACH.client(channel)(nothing())
                 try:
                     next(call)
                     held.append(call)
                 except grpc.RpcError as error:
                     refused.append(error)
-            assert len(held) == STREAMS
+            assert len(held) == Callers.streams
             assert {error.code().name for error in refused} == {"RESOURCE_EXHAUSTED"}
         finally:
             quiet.set()

@@ -12,10 +12,12 @@ import typer
 
 from roofleet import logs
 from roofleet.commands import options, staying
+from roofleet.commands.limits import spooling
 from roofleet.commands.reaching import reaching
 from roofleet.errors import UNREACHABLE, USAGE, UserError
 from roofleet.naming.doors import agents_door, door
 from roofleet.naming.folders import DEFAULT_GRPC, address, data_folder
+from roofleet_agent.sending.dropping import Limits
 from roofleet_proto.door import is_here
 
 JOIN_S = 15.0
@@ -26,8 +28,10 @@ agent = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 
 @agent.callback(invoke_without_command=True)
 @reaching
+@spooling
 def attach(
     context: typer.Context,
+    *,
     collector: Annotated[
         str, typer.Option("--collector", metavar="HOST:PORT", help="The collector's gRPC address.")
     ] = DEFAULT_GRPC,
@@ -54,6 +58,7 @@ def attach(
     ] = None,
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Take jobs from the collector.")] = True,
     metrics: staying.Metrics = None,
+    limits: Limits,
     log_format: staying.LogFormat = logs.Format.text,
     log_level: staying.LogLevel = logs.Level.info,
     verbose: staying.Verbose = False,
@@ -76,7 +81,7 @@ def attach(
     can_run = jobs and find_spec("torch") is not None and find_spec("transformers") is not None
     hired = Hired(COMMAND, rules, labels) if can_run else None
     metrics_at = None if metrics is None else address(metrics)
-    service = AgentService(collector, folder, agents_door(folder), hired=hired, metrics_at=metrics_at)
+    service = AgentService(collector, folder, agents_door(folder), limits, hired=hired, metrics_at=metrics_at)
     staying.on_end(service.stop)
     logs.say_always(agent_id=lambda: service.agent_id)
     logs.announce("agent", f"sending to {collector}")

@@ -11,8 +11,10 @@ import typer
 
 from roofleet import logs
 from roofleet.commands import options, staying
+from roofleet.commands.limits import bounding
 from roofleet.errors import UserError, needs
 from roofleet.naming.folders import DEFAULT_GRPC, DEFAULT_SQL, address, data_folder
+from roofleet_collector.limits import Bounds
 
 KEYS = "Keys"
 
@@ -20,8 +22,10 @@ collector = typer.Typer(invoke_without_command=True, context_settings={"help_opt
 
 
 @collector.callback()
+@bounding
 def collect(
     context: typer.Context,
+    *,
     data: options.Data = None,
     grpc: Annotated[
         str, typer.Option("--grpc", metavar="HOST:PORT", help="Where agents connect.")
@@ -77,6 +81,7 @@ def collect(
             help="How long an agent may not be heard of before its jobs are handed on.",
         ),
     ] = 20.0,
+    bounds: Bounds,
     log_format: staying.LogFormat = logs.Format.text,
     log_level: staying.LogLevel = logs.Level.info,
     verbose: staying.Verbose = False,
@@ -122,6 +127,7 @@ def collect(
             strict=strict,
             protection=protection,
             ready=ready,
+            bounds=bounds,
             lease_s=lease,
             metrics_at=metrics_at,
         )

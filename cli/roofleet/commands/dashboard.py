@@ -24,8 +24,13 @@ _NO_LOGIN = (
 )
 
 
+dashboard = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@dashboard.callback()
 @reaching
-def dashboard(
+def show(
+    context: typer.Context,
     server: options.Server = None,
     data: options.Data = None,
     listen: Annotated[
@@ -56,6 +61,8 @@ def dashboard(
     Where the collector asks for tokens, users log in with theirs. With a token of the dashboard's own nobody
     is asked, so it then serves this machine alone.
     """
+    if context.invoked_subcommand is not None:
+        return
     needs("dashboard", "dash")
     from roofleet.asking.entry import FolderEntry, ServerEntry
     from roofleet.asking.pages import noted

@@ -5,37 +5,18 @@ Values are written `1,2,4` and `hidden_size=256,512`.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from roofleet.commands import options
+from roofleet.commands.gathering import gathering
 from roofleet.errors import UserError
 from roofleet_agent.workload import BUDGET_S
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Asked = dict[str, list[Any]]
 """The values that each option of a grid is asked for with, by its name in `roofleet_analysis.sweeps`."""
-
-
-def gridded(command: Command) -> Command:
-    """Gives a command the options of a grid in the place of its keyword `asked`, which gets their values."""
-    own = list(inspect.signature(command, eval_str=True).parameters.values())
-    place = [parameter.name for parameter in own].index("asked")
-    grid = inspect.signature(_asked, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def run(**kwargs: Any) -> Any:
-        return command(asked=_asked(**{name: kwargs.pop(name) for name in grid}), **kwargs)
-
-    options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in grid.values()]
-    parameters = [*own[:place], *options, *own[place + 1 :]]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return cast(Command, run)
 
 
 def _asked(
@@ -102,6 +83,10 @@ def _asked(
         "logits": [logits.value],
         "weights": ["random" if change else weights.value if weights else None],
     }
+
+
+gridded = gathering(asked=_asked)
+"""Gives a command the options of a grid in the place of its keyword `asked`."""
 
 
 def texts(option: str, written: str, known: Sequence[str] | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.sql_door import SqlDoor
 from roofleet_collector.keys.tls import authority_of, grpc_credentials
 from roofleet_collector.keys.tokens import Tokens
+from roofleet_collector.limits import USUAL, Callers
 from roofleet_collector.store import Store
 from roofleet_proto.records import Joined, JoinRequest
 
@@ -28,10 +29,12 @@ FLUSH_S = 1.0
 class Keys:
     """What stands at the doors of a collector."""
 
-    def __init__(self, store: Store, tokens: Tokens, protection: Protection) -> None:
+    def __init__(
+        self, store: Store, tokens: Tokens, protection: Protection, callers: Callers = USUAL.callers
+    ) -> None:
         self.tokens, self.protection = tokens, protection
         self.audit = Audit(store, tokens)
-        limits = Limits()
+        limits = Limits(callers.calls_per_s, callers.burst, callers.streams)
         self.gate = Gate(tokens, self.audit, limits)
         self.sql_door = SqlDoor(tokens, self.audit, limits)
         self._said = ""

@@ -10,11 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from roofleet_collector.errors import TooMuch
+from roofleet_collector.limits import Callers
 
-CALLS_PER_S, BURST = 50.0, 200.0
-"""Calls a second that a caller may begin, and how many at once after a pause."""
-STREAMS = 32
-"""Streams and queries of one caller at once."""
 CALLERS = 4096
 """Callers that are remembered; the one that was away longest is forgotten first."""
 
@@ -32,9 +29,9 @@ class Limits:
 
     def __init__(
         self,
-        calls_per_s: float = CALLS_PER_S,
-        burst: float = BURST,
-        streams: int = STREAMS,
+        calls_per_s: float = Callers.calls_per_s,
+        burst: float = Callers.burst,
+        streams: int = Callers.streams,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls_per_s, self._burst, self._streams, self._clock = calls_per_s, burst, streams, clock

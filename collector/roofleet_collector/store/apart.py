@@ -26,13 +26,11 @@ from typing import Any, Self
 import pyarrow as pa
 
 from roofleet_collector.errors import CallerLeft, LimitReached, SqlError, StoreClosed
+from roofleet_collector.limits import MEBIBYTE, Engine
 from roofleet_collector.store import apart_worker as worker
 from roofleet_collector.store.engine import Parameters
-from roofleet_collector.store.limits import MEBIBYTE, machine_memory_bytes
+from roofleet_collector.store.limits import machine_memory_bytes
 from roofleet_collector.store.statements import Select
-
-PLAN_S = 3.0
-"""How long a statement may take to be planned."""
 
 LOOK_S = 0.05
 """How often it is looked whether the caller still waits."""
@@ -59,7 +57,7 @@ class Apart:
     `plan_s` how long planning may take.
     """
 
-    def __init__(self, memory_bytes: int | None = None, plan_s: float = PLAN_S) -> None:
+    def __init__(self, memory_bytes: int | None = None, plan_s: float = Engine.plan_s) -> None:
         self._plan_s = plan_s
         usual = min(max(machine_memory_bytes() // 8, 512 * MEBIBYTE), 2048 * MEBIBYTE)
         self.memory_bytes = usual if memory_bytes is None else memory_bytes

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import CollectorError, RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
+from roofleet_collector.limits import USUAL, Engine, Limits
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
 from roofleet_collector.store.apart import Apart
 from roofleet_collector.store.contract import Append, Receipt, Seen
@@ -39,7 +40,7 @@ from roofleet_collector.store.labels import (
     without_deleted,
 )
 from roofleet_collector.store.ledger import Ledger, Noted
-from roofleet_collector.store.limits import Limits, bound
+from roofleet_collector.store.limits import bound
 from roofleet_collector.store.locks import lock_down
 from roofleet_collector.store.reader import Reader
 from roofleet_collector.store.rows import Rows
@@ -70,9 +71,9 @@ class DuckDBStore:
     Raises StoreInUse if another process holds the file, StoreUnreadable if it cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, engine: Engine = USUAL.engine) -> None:
         self.path = folder / FILE_NAME
-        self._is_read_only = False
+        self._is_read_only, self._engine = False, engine
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = self._connect(read_only)
@@ -104,7 +105,7 @@ class DuckDBStore:
             self._connection.execute("SET checkpoint_threshold = '256MB'")
             if not is_current(self._connection):
                 migrate(self._connection)
-            bound(self._connection, folder)
+            bound(self._connection, folder, engine)
             if not self._is_read_only:
                 catch_up(self._connection)
             lock_down(self._connection)
@@ -268,7 +269,7 @@ class DuckDBStore:
 
     def door(self, limits: Limits | None = None, apart: Apart | None = None) -> Reader:
         """A reader for statements of whoever may ask; close it before the store."""
-        return Reader(self._connection, limits, apart or Apart())
+        return Reader(self._connection, limits, apart or Apart(self._engine.apart_bytes, self._engine.plan_s))
 
     def _append_all(self, connection: duckdb.DuckDBPyConnection, appends: Sequence[Append]) -> list[Receipt]:
         """Rows of one table from all of them go in as one, since an INSERT costs as much as 1,000 rows."""

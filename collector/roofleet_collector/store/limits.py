@@ -1,38 +1,21 @@
-"""What queries may take: time, memory, disk, rows, and how many run at once."""
+"""How limits are kept: places for queries, and what the engine may take of the machine."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import duckdb
 
 from roofleet_collector.errors import TooManyQueries
+from roofleet_collector.limits import MEBIBYTE, USUAL, Engine, Limits
 
-MEBIBYTE = 1024**2
 LEAST_MEMORY_BYTES = 512 * MEBIBYTE
 MOST_TEMPORARY_BYTES = 16 * 1024 * MEBIBYTE
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """None switches a limit off.
-
-    A query may keep the engine busy for `timeout_s`, and may be left unread for `idle_s`, because a reader
-    that has stalled holds on to old versions of every row. `at_once` queries run beside one another, of which
-    `at_once_each` may be of one caller. A result has `max_bytes` at most.
-    """
-
-    timeout_s: float | None = 60
-    idle_s: float | None = 60
-    at_once: int | None = 32
-    at_once_each: int | None = 16
-    max_bytes: int | None = 4 * 1024 * MEBIBYTE
 
 
 class Places:
@@ -66,13 +49,17 @@ class Places:
                 del self._taken[name]
 
 
-def bound(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Bounds what the engine takes: a quarter of the machine's memory, and for what does not fit there a
-    quarter of what is free on the disk."""
+def bound(connection: duckdb.DuckDBPyConnection, folder: Path, engine: Engine = USUAL.engine) -> None:
+    """Bounds what the engine takes: without a wish a quarter of the machine's memory, and for what does not
+    fit there a quarter of what is free on the disk."""
     disk = min(shutil.disk_usage(folder).free // 4, MOST_TEMPORARY_BYTES)
     memory = max(machine_memory_bytes() // 4, LEAST_MEMORY_BYTES)
-    connection.execute(f"SET GLOBAL memory_limit = '{memory // MEBIBYTE}MiB'")
-    connection.execute(f"SET GLOBAL max_temp_directory_size = '{disk // MEBIBYTE}MiB'")
+    wished = (
+        ("memory_limit", engine.memory_bytes or memory),
+        ("max_temp_directory_size", engine.temporary_bytes or disk),
+    )
+    for name, size in wished:
+        connection.execute(f"SET GLOBAL {name} = '{size // MEBIBYTE}MiB'")
 
 
 def machine_memory_bytes() -> int:

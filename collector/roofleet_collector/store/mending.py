@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from roofleet_collector.errors import StoreDamaged
+from roofleet_collector.limits import USUAL, Engine
 from roofleet_collector.store.duckdb_store import FILE_NAME, DuckDBStore
 from roofleet_collector.store.visits import open_when_free
 
@@ -17,7 +18,9 @@ LOG_NAME = f"{FILE_NAME}.wal"
 COPY_NAME = f"{LOG_NAME}.as-found"
 
 
-def open_mended(folder: Path, patience_s: float, *, strict: bool = False) -> DuckDBStore:
+def open_mended(
+    folder: Path, patience_s: float, *, strict: bool = False, engine: Engine = USUAL.engine
+) -> DuckDBStore:
     """The store of a folder as `open_when_free` gives it, whatever became of its files.
 
     A damaged log is replayed up to where the damage begins; without the file itself it starts empty. Nothing
@@ -27,7 +30,7 @@ def open_mended(folder: Path, patience_s: float, *, strict: bool = False) -> Duc
     """
     before = _copy_of_log(folder)
     try:
-        store, mended = _opened(folder, patience_s, strict, before)
+        store, mended = _opened(folder, patience_s, strict, engine, before)
         if (lost := store.lost()) is None:
             return store
         batches, since = lost
@@ -48,12 +51,14 @@ def open_mended(folder: Path, patience_s: float, *, strict: bool = False) -> Duc
             before.unlink(missing_ok=True)
 
 
-def _opened(folder: Path, patience_s: float, strict: bool, before: Path | None) -> tuple[DuckDBStore, bool]:
+def _opened(
+    folder: Path, patience_s: float, strict: bool, engine: Engine, before: Path | None
+) -> tuple[DuckDBStore, bool]:
     """The store, and whether something was set aside first."""
     mended = False
     while True:
         try:
-            return open_when_free(folder, patience_s), mended
+            return open_when_free(folder, patience_s, engine=engine), mended
         except StoreDamaged as damage:
             if strict:
                 raise

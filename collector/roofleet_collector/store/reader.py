@@ -11,11 +11,12 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import SqlError, StoreClosed
+from roofleet_collector.limits import Limits
 from roofleet_collector.store.apart import Apart, Copy
 from roofleet_collector.store.caller import Caller
 from roofleet_collector.store.engine import Parameters, ask, stream
 from roofleet_collector.store.functions import LIKE, simple_pattern
-from roofleet_collector.store.limits import Limits, Places
+from roofleet_collector.store.limits import Places
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.rows import BATCH_ROWS, Rows
 from roofleet_collector.store.shape import guesses, shape

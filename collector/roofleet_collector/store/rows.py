@@ -14,8 +14,8 @@ import duckdb
 import pyarrow as pa
 
 from roofleet_collector.errors import CollectorError, QueryTimeout, ResultTooLarge, SqlError
+from roofleet_collector.limits import Limits
 from roofleet_collector.store.engine import Parameters, ask, stream
-from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.plain import plain_schema
 from roofleet_collector.store.watchdog import Watchdog
 
@@ -44,7 +44,7 @@ class Rows:
         self.cursor = cursor
         self._watchdog = watchdog
         self._limits, self._ended = limits, ended
-        self._spent_s, self._read_bytes = 0.0, 0
+        self._spent_s, self._read_bytes, self._read_rows = 0.0, 0, 0
         self._lock = threading.RLock()
         self._idle_alarm: int | None = None
         self._end_alarm: int | None = None
@@ -105,12 +105,17 @@ class Rows:
                 self.close()
                 raise StopIteration
             self._read_bytes += batch.nbytes
-            most = self._limits.max_bytes
-            if most is not None and self._read_bytes > most:
-                self.close()
-                raise ResultTooLarge(
-                    f"the result is larger than {most} bytes: ask for fewer rows or columns, or in parts"
-                )
+            self._read_rows += batch.num_rows
+            limits = self._limits
+            for most, read, what in (
+                (limits.max_bytes, self._read_bytes, "bytes"),
+                (limits.max_rows, self._read_rows, "rows"),
+            ):
+                if most is not None and read > most:
+                    self.close()
+                    raise ResultTooLarge(
+                        f"the result is larger than {most} {what}: ask for fewer rows or columns, or in parts"
+                    )
             return batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import pyarrow as pa
 
 from roofleet_collector.errors import StoreInUse
+from roofleet_collector.limits import USUAL, Engine
 from roofleet_collector.store.duckdb_store import FILE_NAME, DuckDBStore
 
 PATIENCE_S = 30.0
@@ -21,13 +22,15 @@ LINGER_S = 0.3
 """How long it stays open for a next query, which is then answered in a tenth of the time."""
 
 
-def open_when_free(folder: Path, patience_s: float, *, read_only: bool = False) -> DuckDBStore:
+def open_when_free(
+    folder: Path, patience_s: float, *, read_only: bool = False, engine: Engine = USUAL.engine
+) -> DuckDBStore:
     """The store of a folder as soon as no other process holds it; StoreInUse if that takes too long."""
     give_up = time.monotonic() + patience_s
     pause_s = 0.02
     while True:
         try:
-            return DuckDBStore(folder, read_only=read_only)
+            return DuckDBStore(folder, read_only=read_only, engine=engine)
         except StoreInUse:
             if time.monotonic() > give_up:
                 raise
