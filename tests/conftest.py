@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def old_objects_are_not_looked_through() -> None:
+    """Takes what is there before a file's first test out of the garbage collector's sight.
+
+    Torch and transformers are a million objects. The collector goes through all of them whenever a run that
+    ends calls it, and now and then by itself.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
