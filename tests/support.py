@@ -14,14 +14,17 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import strategies as st
 from tests.processes import end, start
 
@@ -146,20 +149,105 @@ def table_rows(name: str, max_size: int = 5) -> st.SearchStrategy[pa.Table]:
     )
 
 
+# -- data folders
+
+
+def used(folder: Path) -> Path:
+    """A data folder as it is after some use: it has a store without rows, and roofs that are remembered.
+
+    To lay the tables and views of a new store takes a third of a second, to measure roofs takes some. Tests
+    that are of neither begin with both.
+    """
+    return roofed(laid(folder))
+
+
+def laid(folder: Path) -> Path:
+    """A data folder with a store, without rows if it had none: as the first who opens it makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "roofleet.duckdb").exists():
+        (folder / "roofleet.duckdb").write_bytes(_store())
+    return folder
+
+
+def roofed(folder: Path) -> Path:
+    """A data folder with roofs of this machine's CPU, so that none are measured: they are made up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "roofs.json").write_text(_roofs())
+    return folder
+
+
+@cache
+def _store() -> bytes:
+    """The file of a store without rows."""
+    from roofleet_collector.store import DuckDBStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = DuckDBStore(Path(folder))
+        store.close()
+        return store.path.read_bytes()
+
+
+@cache
+def _roofs() -> str:
+    """The file of roofs that were measured while the machine was quiet."""
+    from roofleet_agent.devices.cpu import CpuDevice
+    from roofleet_agent.roofs import remembered
+    from roofleet_agent.roofs.measured import MeasuredRoof
+
+    now = dt.datetime.now(dt.UTC)
+    roofs = [
+        *(
+            MeasuredRoof("compute", dtype, None, 1e12, None, "made up", now, 2**20, 0.0)
+            for dtype in ("fp32", "bf16", "fp16", "int8")
+        ),
+        *(
+            MeasuredRoof("memory", None, level, None, per_s, "made up", now, size, 0.0)
+            for level, per_s, size in (("dram", 1e11, 2**28), ("cache", 1e12, 2**19))
+        ),
+    ]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("roofleet_agent.roofs.measured.measure_roofs", lambda *_, **__: roofs)
+        patch.setattr(remembered.Conditions, "row", lambda _: {"other_load": 0.0})
+        remembered.measured_roofs(CpuDevice(), Path(folder))
+        return (Path(folder) / remembered.FILE_NAME).read_text()
+
+
 # -- the command
 
 
+class _Told(io.TextIOWrapper):
+    """A stream of text that raises a signal in this process when certain words are written, once."""
+
+    def __init__(self, words: str, number: signal.Signals) -> None:
+        super().__init__(io.BytesIO(), "utf-8", write_through=True)
+        self._waiting: tuple[str, signal.Signals] | None = (words, number)
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self._waiting and self._waiting[0] in self.buffer.getvalue().decode():  # type: ignore[attr-defined]
+            number, self._waiting = self._waiting[1], None
+            signal.raise_signal(number)
+        return written
+
+
 def roofleet(
-    *arguments: str, data: Path, timeout: float = 120, **env: str
+    *arguments: str,
+    data: Path,
+    timeout: float = 120,
+    stop: tuple[str, signal.Signals] | None = None,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the `roofleet` command with a data folder of its own, in this process, which has imported torch.
 
     Exit status, output and errors are those of a process. Where a process is the point (signals, encodings,
-    what is imported, two of them at once) take `roofleet_process`, which is called alike.
+    what is imported, two of them at once) take `roofleet_process`, which is called alike. `stop` is words on
+    the standard error output, and the signal that comes when they are there.
     """
     from roofleet.main import run
 
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    if stop is not None:
+        err = _Told(*stop)
     root = logging.getLogger()
     handlers, level, root.handlers = root.handlers, root.level, []
     environment, argv, streams = dict(os.environ), sys.argv, (sys.stdin, sys.stdout, sys.stderr)
@@ -242,6 +330,7 @@ def start_collector(
 
     With `faults` it is killed at that step, when it comes to it so many times: see tests/faults.py.
     """
+    laid(data)
     command = ("-m", "roofleet") if faults is None else ("-m", "tests.faults", *faults, "roofleet")
     process = start(
         *(*command, "collector", "--data", str(data), "--grpc", grpc, "--sql", sql, *more),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -12,17 +13,60 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.processes import end, start
-from tests.support import roofleet_process
+from tests.processes import end, running, start
+from tests.support import TINY_BERT, TINY_GPT2, roofed, roofleet, used
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from roofleet.commands.demo import MODELS
 from roofleet_collector.store import DuckDBStore
+
+DEMO = (
+    "import sys; from roofleet.commands import demo; from roofleet.main import run\n"
+    "demo.BUDGET_S, demo.MODELS, sys.argv = 1, sys.argv[1:3], ['roofleet', *sys.argv[3:]]; run()"
+)
+"""The command with other models, which are measured for a second each."""
+SMALL = {
+    "small-bert": TINY_BERT | {"hidden_size": 512, "intermediate_size": 2048, "max_position_embeddings": 256},
+    "small-gpt2": TINY_GPT2 | {"n_embd": 768, "n_positions": 256, "vocab_size": 8_000},
+}
+"""Large enough for the slowest layers to be those that compute."""
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models that take little time, in folders of their names."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, values in SMALL.items():
+        config = AutoConfig.for_model(**values)
+        kind = AutoModelForCausalLM if "gpt2" in name else AutoModel
+        kind.from_config(config).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The demo, run once for the whole file."""
     data = tmp_path_factory.mktemp("demo")
-    return data, roofleet_process("demo", "--once", "--data", str(data), data=data, timeout=850)
+    roofed(data / "agent")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running("-c", DEMO, *SMALL, "demo", "--once", "--data", str(data), cwd=models, **pipes) as process:
+        said, complained = process.communicate(timeout=850)
+    return data, subprocess.CompletedProcess(DEMO, process.returncode, said, complained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_the_demos_models_run_at_full_size(name: str, tmp_path: Path) -> None:
+    """Those of the catalogue, for as few tokens as can be; the other tests give the demo small models."""
+    options = ("--prompt-tokens", "4", "--new-tokens", "2", "--iterations", "1", "--warmup", "0", "--json")
+    answer = roofleet("profile", name, *options, data=used(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    row = json.loads(answer.stdout)
+    assert (row["model_name"], row["status"], row["unknown_ops"]) == (name, "done", 0)
+    assert row["parameters"] > 100_000_000
+    assert row["peak_memory_bytes"] > 4 * row["parameters"]
 
 
 @pytest.mark.slow
@@ -33,7 +77,7 @@ def test_the_demo_ends_well_and_prints_what_it_found(
     _, answer = demo
     assert answer.returncode == 0, answer.stdout + answer.stderr
     for words in (
-        "gpt2", "bert-base-uncased", "time to first token", "time per output token", "time of a forward",
+        *SMALL, "time to first token", "time per output token", "time of a forward",
         "tokens/s", "peak memory", "FLOPs utilization", "bandwidth utilization", "instrumentation overhead",
         "explained by layers", "dashboard  http://127.0.0.1:", "lm_head",
     ):  # fmt: skip
@@ -57,8 +101,8 @@ def test_the_demos_runs_are_stored_with_all_their_parts(
     ).read_all()
     store.close()
     assert [(r["model_name"], r["status"], r["new_tokens"]) for r in rows] == [
-        ("bert-base-uncased", "done", 0),
-        ("gpt2", "done", 32),
+        ("small-bert", "done", 0),
+        ("small-gpt2", "done", 32),
     ]
     for row in rows:
         for figure in ("layer_time_coverage", "instrumentation_overhead"):  # NULL where noise hides them
@@ -73,11 +117,12 @@ def test_the_demos_runs_are_stored_with_all_their_parts(
 
 @pytest.mark.slow
 def test_a_second_demo_shows_the_runs_that_are_there(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
+    demo: tuple[Path, subprocess.CompletedProcess[str]], models: Path
 ) -> None:
     """It finds both runs, serves the pages, and Ctrl-C stops everything it started."""
     ours, theirs = pty.openpty()  # a terminal, so that the demo goes on serving
-    process = start("-m", "roofleet", "demo", "--data", str(demo[0]), stdout=theirs, stderr=theirs)
+    command = ("-c", DEMO, *SMALL, "demo", "--data", str(demo[0]))
+    process = start(*command, cwd=models, stdout=theirs, stderr=theirs)
     try:
         os.close(theirs)
         said = ""
