@@ -226,6 +226,8 @@ class _Told(io.TextIOWrapper):
         written = super().write(text)
         if self._waiting and self._waiting[0] in self.buffer.getvalue().decode():  # type: ignore[attr-defined]
             number, self._waiting = self._waiting[1], None
+            if signal.getsignal(number) is signal.SIG_DFL:
+                raise SystemExit(-number)  # as a process would end, and not with the one of the tests
             signal.raise_signal(number)
         return written
 

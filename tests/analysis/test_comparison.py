@@ -195,7 +195,7 @@ whole_times = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=6) | st.l
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(whole_times, whole_times, st.integers(99, 125))
 def test_sql_and_python_give_the_same_numbers(
     database: duckdb.DuckDBPyConnection, a: list[int], b: list[int], again: int
@@ -229,7 +229,7 @@ def test_sql_and_python_give_the_same_numbers(
         assert (verdict, why) == (change.verdict, change.why)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(whole_times, whole_times)
 def test_of_two_repeats_none_is_faster(
     database: duckdb.DuckDBPyConnection, b: list[int], c: list[int]
@@ -246,7 +246,7 @@ def _of_turns(connection: duckdb.DuckDBPyConnection, is_group: bool) -> None:
     settle(connection, ["a", "b"])
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1_000, 10**6), st.integers(900, 1_100)), min_size=1, max_size=30))
 def test_steps_in_turns_are_compared_alike_in_sql_and_python(
     database: duckdb.DuckDBPyConnection, pairs: list[tuple[int, int]]

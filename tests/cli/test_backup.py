@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
-from tests.support import batch, collector, roofleet, spans
+from tests.support import batch, collector, laid, roofleet, spans
 
 from roofleet_collector.store import DuckDBStore
 from roofleet_proto.services import PUSH
@@ -13,7 +13,7 @@ from roofleet_proto.services import PUSH
 
 def spans_in(folder: Path) -> int:
     """Rows of `spans` in a data folder."""
-    store = DuckDBStore(folder)
+    store = DuckDBStore(laid(folder))
     try:
         return int(store.query("SELECT count(*) FROM spans").read_all().column(0)[0].as_py())
     finally:

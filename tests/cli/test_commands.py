@@ -25,6 +25,7 @@ from tests.support import (
     roofleet,
     start_collector,
     start_roofleet,
+    used,
 )
 from transformers import AutoModelForCausalLM, GPT2Config
 
@@ -57,8 +58,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A data folder with one run of it, made by the command itself; its roofs are measured."""
-    folder = tmp_path_factory.mktemp("data")
+    """A data folder with one run of it, made by the command itself."""
+    folder = used(tmp_path_factory.mktemp("data"))
     answer = roofleet("profile", str(tiny), "--data", str(folder), *QUICK, "--json", data=folder)
     assert answer.returncode == 0, answer.stderr
     (folder / "row.json").write_text(answer.stdout)
@@ -227,13 +228,13 @@ def test_a_wrong_option_is_a_mistake(arguments: list[str], says: str, data: Path
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, tmp_path: Path) -> None:
     """The warning comes within five seconds of asking, the run stays in the spool with status 3, and the next
     profile that reaches the collector sends both."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    (tmp_path / "roofs.json").write_text((data / "roofs.json").read_text())
+    used(tmp_path)
     away = roofleet("profile", str(tiny), "--collector", address, *QUICK, data=tmp_path)
     assert away.returncode == 3
     assert REACH_S < 5
@@ -263,8 +264,7 @@ def test_a_collector_that_is_not_there_keeps_the_run(tiny: Path, data: Path, tmp
 
 def test_profile_uses_the_collector_that_holds_the_folder(tiny: Path, data: Path, tmp_path: Path) -> None:
     """With --data of a running collector the run goes through it, and so does sql."""
-    (tmp_path / "roofs.json").write_text((data / "roofs.json").read_text())
-    with collector(tmp_path) as running:
+    with collector(used(tmp_path)) as running:
         answer = roofleet("profile", str(tiny), "--data", str(tmp_path), *QUICK, "--json", data=data)
         assert answer.returncode == 0, answer.stderr
         found = roofleet(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import TINY_LLAMA, collector, roofleet
+from tests.support import TINY_LLAMA, collector, laid, roofleet, used
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from roofleet.asking.comparison import compared_layers, compared_phases, folded, read_run
@@ -97,7 +97,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the runs."""
     folder = tmp_path_factory.mktemp("runs")
-    store = DuckDBStore(folder)
+    store = DuckDBStore(laid(folder))
     store.append(Append({name: table_of(name, rows) for name, rows in _rows().items()})).result()
     store.close()
     return folder
@@ -264,7 +264,7 @@ def test_short_ids_tell_runs_apart() -> None:
 @pytest.fixture(scope="module")
 def turns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `compare --run` says of a tiny model against itself and against one with another attention."""
-    data = tmp_path_factory.mktemp("turns")
+    data = used(tmp_path_factory.mktemp("turns"))
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY_LLAMA)).save_pretrained(data / "tiny")
     sides = [part for how in ("sdpa", "sdpa", "eager") for part in ("--attention", how)]
     little = ("--prompt-tokens", "8", "--new-tokens", "4", "--iterations", "6")

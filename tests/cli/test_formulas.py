@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.own_ops import with_formula, without_formula
-from tests.support import ListSink, collector
+from tests.support import ListSink, collector, roofed
 from tests.support import roofleet as command
 
 import roofleet
@@ -119,7 +119,7 @@ def test_a_collector_without_the_formula_knows_what_the_agent_stated(tmp_path: P
     with collector(tmp_path / "collector") as running:
         for factory in ("without_formula", "with_formula"):
             options = ("--collector", running.grpc, "--iterations", "1", "--warmup", "0")
-            done = command("profile", f"tests.own_ops:{factory}", *options, data=tmp_path / "agent")
+            done = command("profile", f"tests.own_ops:{factory}", *options, data=roofed(tmp_path / "agent"))
             assert done.returncode == 0, done.stderr
         with roofleet.connect(running.sql) as connection:
             rows = connection.sql(

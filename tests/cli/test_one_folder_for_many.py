@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.processes import running
-from tests.support import TINY_GPT2, collector, eventually, roofleet_process, spans
+from tests.support import TINY_GPT2, collector, eventually, laid, roofleet_process, spans, used
 from transformers import AutoModelForCausalLM, GPT2Config
 from typer.testing import CliRunner, Result
 
@@ -121,7 +121,7 @@ def test_what_was_kept_for_a_collector_is_sent_by_its_agent_alone(tmp_path: Path
 
 def test_two_profiles_and_a_query_share_a_folder(tiny: Path, tmp_path: Path) -> None:
     """While one run is under way another is made and stored, and SQL is answered, all on one folder."""
-    with open_runs(None, tmp_path) as runs:
+    with open_runs(None, used(tmp_path)) as runs:
         runs.sink.write("spans", spans(7, "first"))
         runs.deliver()
         second = roofleet_process("profile", str(tiny), *QUICK, data=tmp_path)
@@ -134,11 +134,11 @@ def test_two_profiles_and_a_query_share_a_folder(tiny: Path, tmp_path: Path) -> 
 
 
 def test_many_processes_take_turns_at_a_store(tmp_path: Path) -> None:
-    """Four processes that each store and read ten times at once lose nothing and refuse nobody."""
+    """Four processes that each store and read five times at once lose nothing and refuse nobody."""
     code = (
         "import sys; from pathlib import Path; from tests.support import spans\n"
         "from roofleet_collector.store import Append; from roofleet_collector.store.visits import visited\n"
-        "for turn in range(10):\n"
+        "for turn in range(5):\n"
         "    with visited(Path(sys.argv[1])).writing() as store:\n"
         "        store.append(Append({'spans': spans(3)}, (sys.argv[2], 1, turn + 1))).result()\n"
         "    visited(Path(sys.argv[1])).query('SELECT count(*) FROM spans')\n"
@@ -148,7 +148,7 @@ def test_many_processes_take_turns_at_a_store(tmp_path: Path) -> None:
             stack.enter_context(running("-c", code, str(tmp_path), str(n), cwd=ROOT)) for n in range(4)
         ]
         assert [process.wait() for process in processes] == [0, 0, 0, 0]
-    assert asked(tmp_path, "SELECT count(*) AS n FROM spans") == [{"n": 120}]
+    assert asked(tmp_path, "SELECT count(*) AS n FROM spans") == [{"n": 60}]
 
 
 def test_a_run_whose_store_is_held_too_long_is_kept_and_stored_later(
@@ -156,7 +156,7 @@ def test_a_run_whose_store_is_held_too_long_is_kept_and_stored_later(
 ) -> None:
     """After a bounded wait the error says who holds the store and where the run is; a query stores it."""
     monkeypatch.setattr(visits, "PATIENCE_S", 0.1)
-    with held(tmp_path), open_runs(None, tmp_path) as runs:
+    with held(laid(tmp_path)), open_runs(None, tmp_path) as runs:
         runs.sink.write("spans", spans(7))
         with pytest.raises(UserError, match=r"held by another process \(\d+\)(.|\n)*local.sqlite") as error:
             runs.deliver()

@@ -13,13 +13,19 @@ from typing import Any
 import pytest
 import torch
 from tests.families import FAMILIES
-from tests.support import TINY_GPT2, TINY_LLAMA, collector
+from tests.support import TINY_GPT2, TINY_LLAMA, collector, laid
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import roofleet
 from roofleet.errors import UserError
 from roofleet_agent.watching import calls as watching
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    """A data folder without runs."""
+    return str(laid(tmp_path / "data"))
 
 
 def language_model(config: dict[str, Any]) -> Any:
@@ -29,10 +35,10 @@ def language_model(config: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
 
 
-def test_calls_are_timed_with_layers_and_without_in_turns(tmp_path: Path) -> None:
+def test_calls_are_timed_with_layers_and_without_in_turns(data: str) -> None:
     """Of ten calls five are timed and five bare, in pairs, the first of them warm-up; layers have costs."""
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8))
-    with roofleet.profile(model, "mlp", data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, "mlp", data=data, roofs=False) as run:
         for _ in range(10):
             model(torch.zeros(32, 64))
     layers = {row["path"]: row for row in run.layers().to_pylist()}
@@ -47,10 +53,10 @@ def test_calls_are_timed_with_layers_and_without_in_turns(tmp_path: Path) -> Non
     assert row["pairs_unknown"] == "forward: 4 pairs of bare and timed steps, 6 are needed"
 
 
-def test_one_call_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_call_is_enough(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Layers have their times and costs, and the summary tells how long the call took."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         model(torch.zeros(3, 4))
     layers = {row["path"]: row for row in run.layers().to_pylist()}
     assert layers["1"]["self_ns"] > 0
@@ -61,10 +67,10 @@ def test_one_call_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "time of a forward" in shown
 
 
-def test_generation_has_prefill_and_decode(tmp_path: Path) -> None:
+def test_generation_has_prefill_and_decode(data: str) -> None:
     """generate() calls the model with a growing cache: phases and cached tokens are told apart."""
     model = language_model(TINY_LLAMA)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         model.generate(torch.ones(1, 8, dtype=torch.long), max_new_tokens=7, do_sample=False, pad_token_id=0)
     steps = run.sql("SELECT phase, cache_tokens FROM steps ORDER BY start_ns").to_pylist()
     assert [s["phase"] for s in steps] == ["prefill"] + ["decode"] * 6
@@ -75,10 +81,10 @@ def test_generation_has_prefill_and_decode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", [4, 5])
-def test_every_phase_takes_turns_by_itself(tmp_path: Path, tokens: int) -> None:
+def test_every_phase_takes_turns_by_itself(data: str, tokens: int) -> None:
     """However many calls a generation makes, half of the prefills are timed; no two steps have one key."""
     model = language_model(TINY_LLAMA)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         for _ in range(4):
             model.generate(
                 torch.ones(1, 8, dtype=torch.long), max_new_tokens=tokens, do_sample=False, pad_token_id=0
@@ -90,10 +96,10 @@ def test_every_phase_takes_turns_by_itself(tmp_path: Path, tokens: int) -> None:
     assert calls == [{"most": 1}]
 
 
-def test_calls_of_another_shape_are_told_and_not_mixed_in(tmp_path: Path) -> None:
+def test_calls_of_another_shape_are_told_and_not_mixed_in(data: str) -> None:
     """Costs are those of the first call, so only calls like it are timed; the run says how many were not."""
     model = nn.Linear(4, 4)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         for rows in (2, 64, 64, 2):
             model(torch.zeros(rows, 4))
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 2}]
@@ -101,12 +107,12 @@ def test_calls_of_another_shape_are_told_and_not_mixed_in(tmp_path: Path) -> Non
     assert "2 calls of forward had another shape than the first, 2 x 4" in notes
 
 
-def test_an_encoder_and_its_decoder_are_told_apart(tmp_path: Path) -> None:
+def test_an_encoder_and_its_decoder_are_told_apart(data: str) -> None:
     """T5's generate(): one prefill with the encoder, then decode with both caches."""
     model = FAMILIES["t5"].config
     values = dict(model)
     t5 = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
-    with roofleet.profile(t5, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(t5, data=data, roofs=False) as run:
         t5.generate(
             input_ids=torch.ones(1, 8, dtype=torch.long),
             max_new_tokens=5,
@@ -134,10 +140,10 @@ class _Caches(nn.Module):
         return self.layer(x * mask) * scale
 
 
-def test_what_a_model_keeps_from_its_first_call_can_be_trained_through(tmp_path: Path) -> None:
+def test_what_a_model_keeps_from_its_first_call_can_be_trained_through(data: str) -> None:
     """A cache that the watched call filled holds tensors like any other."""
     model = _Caches()
-    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+    with roofleet.profile(model, data=data, roofs=False):
         for _ in range(3):
             model(torch.ones(2, 4)).sum().backward()
     assert model.layer.weight.grad is not None
@@ -161,10 +167,10 @@ class _Keeps(nn.Module):
         self.out = self.layer(x)
 
 
-def test_state_in_containers_is_put_back_and_none_is_an_answer(tmp_path: Path) -> None:
+def test_state_in_containers_is_put_back_and_none_is_an_answer(data: str) -> None:
     """After four calls everything was counted four times; a model that returns None has its times."""
     model = _Keeps()
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         for _ in range(4):
             model(torch.zeros(1, 2))
     assert (len(model.list), len(model.queue), model.dict["n"]) == (5, 5, 4)
@@ -172,7 +178,7 @@ def test_state_in_containers_is_put_back_and_none_is_an_answer(tmp_path: Path) -
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 4}]
 
 
-def test_threads_are_served_and_not_mixed_up(tmp_path: Path) -> None:
+def test_threads_are_served_and_not_mixed_up(data: str) -> None:
     """Four threads get their answers; calls that overlap are told and not timed."""
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(8)))
     answers: list[torch.Tensor] = []
@@ -181,7 +187,7 @@ def test_threads_are_served_and_not_mixed_up(tmp_path: Path) -> None:
         for _ in range(20):
             answers.append(model(torch.zeros(8, 64)))
 
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         threads = [threading.Thread(target=use) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -193,22 +199,22 @@ def test_threads_are_served_and_not_mixed_up(tmp_path: Path) -> None:
     assert run.sql("SELECT max(calls) AS most FROM layer_summary").to_pylist() == [{"most": 1}]
 
 
-def test_a_scan_generates_under_watch(tmp_path: Path) -> None:
+def test_a_scan_generates_under_watch(data: str) -> None:
     """Mamba's cache has states and no length."""
     values = dict(FAMILIES["mamba"].config)
     mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).eval()
-    with roofleet.profile(mamba, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(mamba, data=data, roofs=False) as run:
         mamba.generate(
             torch.ones(1, 8, dtype=torch.long), max_new_tokens=5, min_new_tokens=5, do_sample=False
         )
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 5}]
 
 
-def test_one_model_is_watched_once_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_model_is_watched_once_at_a_time(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The inner with statement says so and watches nothing; the code in it runs, and the outer goes on."""
     model = nn.Linear(2, 2)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
-        with roofleet.profile(model, data=str(tmp_path), roofs=False) as inner:
+    with roofleet.profile(model, data=data, roofs=False) as run:
+        with roofleet.profile(model, data=data, roofs=False) as inner:
             model(torch.zeros(1, 2))
     assert run.layers().num_rows == 1
     assert "it is being profiled already" in capsys.readouterr().err
@@ -228,10 +234,10 @@ class _Picky(nn.Module):
         return torch.autograd.grad(y.sum(), self.layer.weight)[0]
 
 
-def test_a_model_that_cannot_be_played_again_is_timed_all_the_same(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_played_again_is_timed_all_the_same(data: str) -> None:
     """The user's call goes on; the run says that its ops are not known."""
     model = _Picky()
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         assert model(torch.ones(2, 4)).shape == (4, 4)
     assert run.layers().num_rows == 2
     notes = run.sql("SELECT variant_notes FROM runs").to_pylist()[0]["variant_notes"]
@@ -271,7 +277,7 @@ def shape_of(model: nn.Module) -> Any:
     ]
 
 
-def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
+def test_the_model_and_torch_are_left_as_they_were(data: str) -> None:
     """Watched or not, the same numbers come out and the same state is left: statistics, counters, hooks,
     random numbers and torch itself."""
     states = []
@@ -281,7 +287,7 @@ def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
         model = _Stateful()
         before = shape_of(model)
         if watched:
-            with roofleet.profile(model, data=str(tmp_path), roofs=False):
+            with roofleet.profile(model, data=data, roofs=False):
                 outputs = [model(torch.full((5, 4), float(i)))["out"][0] for i in range(3)]
         else:
             outputs = [model(torch.full((5, 4), float(i)))["out"][0] for i in range(3)]
@@ -302,10 +308,10 @@ def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
         assert not changed
 
 
-def test_a_model_still_trains_after_it_was_watched(tmp_path: Path) -> None:
+def test_a_model_still_trains_after_it_was_watched(data: str) -> None:
     """Gradients flow through calls inside the with statement and after it."""
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
-    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+    with roofleet.profile(model, data=data, roofs=False):
         model(torch.ones(2, 4)).sum().backward()
     inside = model[0].weight.grad
     assert inside is not None
@@ -314,7 +320,7 @@ def test_a_model_still_trains_after_it_was_watched(tmp_path: Path) -> None:
     assert torch.equal(inside, model[0].weight.grad)
 
 
-def test_wrappers_of_other_libraries_are_models_too(tmp_path: Path) -> None:
+def test_wrappers_of_other_libraries_are_models_too(data: str) -> None:
     """peft adapters and accelerate's hooks replace layers and forwards: their layers and work are seen."""
     peft, accelerate = pytest.importorskip("peft"), pytest.importorskip("accelerate")
     base = language_model(TINY_LLAMA)
@@ -324,7 +330,7 @@ def test_wrappers_of_other_libraries_are_models_too(tmp_path: Path) -> None:
     accelerate.hooks.add_hook_to_module(
         adapted.get_submodule("base_model.model.lm_head"), accelerate.hooks.ModelHook()
     )
-    with roofleet.profile(adapted, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(adapted, data=data, roofs=False) as run:
         adapted(input_ids=torch.ones(1, 6, dtype=torch.long))
     work = {row["path"]: row["matmul_flops"] for row in run.layers().to_pylist()}
     # [6, 32] @ [32, 2] of the adapter's first matrix, and the head's [6, 32] @ [32, 101]
@@ -332,7 +338,7 @@ def test_wrappers_of_other_libraries_are_models_too(tmp_path: Path) -> None:
     assert work["base_model.model.lm_head"] == 2 * 6 * 32 * 101
 
 
-def test_something_that_holds_a_model_is_watched_by_its_model(tmp_path: Path) -> None:
+def test_something_that_holds_a_model_is_watched_by_its_model(data: str) -> None:
     """A pipeline has its network as .model."""
 
     class Pipeline:
@@ -343,15 +349,15 @@ def test_something_that_holds_a_model_is_watched_by_its_model(tmp_path: Path) ->
             return self.model(torch.full((1, 2), x)).tolist()
 
     pipeline = Pipeline()
-    with roofleet.profile(pipeline, "pipe", data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(pipeline, "pipe", data=data, roofs=False) as run:
         pipeline(1.0)
     assert run.layers().num_rows == 1
 
 
-def test_an_error_in_the_users_code_is_theirs_and_stored(tmp_path: Path) -> None:
+def test_an_error_in_the_users_code_is_theirs_and_stored(data: str) -> None:
     """It goes on its way; the run is stored as failed, with every hook off."""
     model = nn.Linear(4, 4)
-    run = roofleet.profile(model, data=str(tmp_path), roofs=False)
+    run = roofleet.profile(model, data=data, roofs=False)
 
     def evaluate() -> None:
         with run:
@@ -367,10 +373,10 @@ def test_an_error_in_the_users_code_is_theirs_and_stored(tmp_path: Path) -> None
     assert not model._forward_pre_hooks
 
 
-def test_an_error_inside_the_model_ends_its_call_only(tmp_path: Path) -> None:
+def test_an_error_inside_the_model_ends_its_call_only(data: str) -> None:
     """A call that raises is not counted; later calls are."""
     model = nn.Sequential(nn.Linear(4, 4))
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         model(torch.zeros(1, 4))
         for _ in range(2):
             with pytest.raises(RuntimeError):
@@ -386,33 +392,31 @@ def test_what_is_no_model_is_refused(wrong: Any) -> None:
         roofleet.profile(wrong)
 
 
-def test_a_model_that_is_not_called_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_not_called_is_said(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is stored and nothing raised; the word says which part was called in its place."""
     model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     for call, said in ((lambda: None, "call the model itself"), (model[1], "its part `1` was called once")):
-        with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+        with roofleet.profile(model, data=data, roofs=False) as run:
             call(torch.zeros(1, 1)) if call is model[1] else call()
         assert said in capsys.readouterr().err
         with pytest.raises(UserError, match="was not called"):
             run.layers()
 
 
-def test_the_run_can_be_asked_for_only_when_it_is_stored(tmp_path: Path) -> None:
+def test_the_run_can_be_asked_for_only_when_it_is_stored(data: str) -> None:
     """Inside the with statement there is nothing to read yet."""
     model = nn.Linear(1, 1)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         model(torch.zeros(1, 1))
         with pytest.raises(UserError, match="when the with statement ends"):
             run.layers()
 
 
-def test_a_long_evaluation_is_watched_for_its_first_calls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_evaluation_is_watched_for_its_first_calls(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many calls the rest go on unwatched."""
     monkeypatch.setattr(watching, "MOST_CALLS", 6)
     model = nn.Linear(2, 2)
-    with roofleet.profile(model, data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, data=data, roofs=False) as run:
         for _ in range(50):
             model(torch.zeros(1, 2))
     assert run.sql("SELECT count(*) AS n FROM steps").to_pylist() == [{"n": 6}]
@@ -430,11 +434,11 @@ def test_the_run_goes_to_a_collector(tmp_path: Path) -> None:
     assert found == [{"model_name": "sent"}]
 
 
-def test_models_are_equal_to_copies_made_before(tmp_path: Path) -> None:
+def test_models_are_equal_to_copies_made_before(data: str) -> None:
     """Weights and buffers are bit for bit what they were."""
     model = language_model(TINY_GPT2)
     before = copy.deepcopy(model.state_dict())
-    with roofleet.profile(model, data=str(tmp_path), roofs=False):
+    with roofleet.profile(model, data=data, roofs=False):
         model(torch.ones(1, 4, dtype=torch.long))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

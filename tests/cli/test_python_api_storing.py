@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.cli.test_one_folder_for_many import held
-from tests.support import collector
+from tests.support import collector, laid
 from torch import nn
 
 import roofleet
@@ -59,7 +59,7 @@ def test_a_store_that_another_process_holds_gets_the_run_later(
     """After a while of waiting the run is kept, and the error of the user's own code is the one that is
     raised."""
     monkeypatch.setattr(visits, "PATIENCE_S", 0.1)
-    used(data=str(tmp_path))
+    used(data=str(laid(tmp_path)))
     with held(tmp_path):
         model = nn.Linear(2, 2)
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_used_is_said_and_the_run_lies_elsewhere(
 def test_a_run_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     """One block with the summary and a row for each layer, its names escaped; in a terminal a line."""
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    with roofleet.profile(model, "<mine>", data=str(tmp_path), roofs=False) as run:
+    with roofleet.profile(model, "<mine>", data=str(laid(tmp_path)), roofs=False) as run:
         for _ in range(4):
             model(torch.ones(1, 2))
     shown = run._repr_html_()
@@ -129,7 +129,7 @@ def test_measuring_roofs_draws_none_of_the_users_random_numbers(
     for watched in (False, True):
         model = nn.Linear(2, 2)
         torch.manual_seed(5)
-        with roofleet.profile(model, data=str(tmp_path)) if watched else nullcontext():
+        with roofleet.profile(model, data=str(laid(tmp_path))) if watched else nullcontext():
             model(torch.ones(1, 2))
         drawn.append(torch.rand(4))
     assert torch.equal(*drawn)

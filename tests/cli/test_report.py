@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import laid
 
 from roofleet.console import plain
 from roofleet.reports.notes import variant_lines
@@ -43,7 +44,7 @@ def _steps() -> list[dict[str, Any]]:
 
 def printed(folder: Path, run: dict[str, Any] | None = None, **tables: list[dict[str, Any]]) -> str:
     """What is printed of the run with these columns and rows."""
-    store = DuckDBStore(folder)
+    store = DuckDBStore(laid(folder))
     rows = {"runs": [RUN | (run or {})], "models": [MODEL], "devices": [DEVICE], "steps": _steps(), **tables}
     store.append(Append({name: table_of(name, listed) for name, listed in rows.items()})).result()
     console = plain(160)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import collector, spans
+from tests.support import collector, laid, spans
 from typer.testing import CliRunner
 
 from roofleet.errors import UserError
@@ -48,7 +48,7 @@ def fill(runs: Runs) -> None:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[list[str], list[str]]]:
     """Options that read and options that change, for a folder and for a collector elsewhere; it is filled."""
     if request.param == "folder":
-        with open_runs(None, tmp_path) as runs:
+        with open_runs(None, laid(tmp_path)) as runs:
             fill(runs)
         yield ["--data", str(tmp_path)], ["--data", str(tmp_path)]
         return
@@ -109,7 +109,7 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
 
 def test_deleting_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs are shown and the question is put; anything but yes leaves them."""
-    with open_runs(None, tmp_path) as runs:
+    with open_runs(None, laid(tmp_path)) as runs:
         fill(runs)
     monkeypatch.setattr("roofleet.commands.runs.is_asked", lambda: True)
     asked = said("runs", "delete", "one", "--data", str(tmp_path), status=1, given="n\n")
@@ -121,7 +121,7 @@ def test_deleting_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_is_said_of_a_run_stays_when_its_row_comes_again(tmp_path: Path) -> None:
     """A run that goes on sends its row again; a tag that was set meanwhile is not lost."""
-    with open_runs(None, tmp_path) as runs:
+    with open_runs(None, laid(tmp_path)) as runs:
         runs.write("models", [MODEL])
         runs.label("mine", ["first"])
         runs.write("runs", [run_row("one-1", 0, status="running")])

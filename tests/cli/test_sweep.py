@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.test_commands import mistake
-from tests.processes import end
-from tests.support import TINY_LLAMA, collector, roofleet, start_roofleet
+from tests.support import TINY_LLAMA, collector, roofleet, used
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 QUICK = ("--new-tokens", "3", "--iterations", "1", "--warmup", "0")
@@ -28,8 +26,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that the tests of this module share, so that roofs are measured once."""
-    return tmp_path_factory.mktemp("data")
+    """A data folder that the tests of this module share."""
+    return used(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -126,31 +124,11 @@ def test_numbers_of_the_configuration_can_be_varied(tiny: Path, data: Path, tmp_
 def test_a_sweep_is_stopped_and_gone_on_with(tiny: Path, data: Path) -> None:
     """Ctrl-C keeps what is done and says how to go on; --resume and the same command do the missing points
     only, whatever was cancelled on the way."""
-    command = [
-        "sweep",
-        str(tiny),
-        "--batch-size",
-        "1,2,4",
-        "--prompt-tokens",
-        "4",
-        "--dtype",
-        "fp32,bf16",
-        *QUICK,
-    ]
-    process = start_roofleet(*command, data=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "3 of 6" in line:
-                break
-        assert process.poll() is None, "".join(lines)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 130
-    finally:
-        end(process)
+    grid = ("--batch-size", "1,2,4", "--prompt-tokens", "4", "--dtype", "fp32,bf16")
+    command = ("sweep", str(tiny), *grid, *QUICK)
+    stopped = roofleet(*command, data=data, stop=("3 of 6", signal.SIGINT))
+    assert stopped.returncode == 130
+    said = stopped.stderr
     assert "Traceback" not in said
     sweep_id = said.split("--resume ")[1].split()[0]
     first = finished(data, sweep_id)

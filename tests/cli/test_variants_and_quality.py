@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import signal
 from pathlib import Path
 
 import pytest
 from tests.pretrained import TEXT, pretrained_folder
-from tests.processes import running
-from tests.support import roofleet
+from tests.support import roofleet, used
 
 SHORT = ("--prompt-tokens", "8", "--new-tokens", "3", "--iterations", "2", "--warmup", "1")
 
@@ -24,8 +23,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder for the whole file, so that roofs are measured once."""
-    return tmp_path_factory.mktemp("data")
+    """A data folder for the whole file."""
+    return used(tmp_path_factory.mktemp("data"))
 
 
 def test_a_variant_is_told_with_what_it_costs(model: Path, data: Path, tmp_path: Path) -> None:
@@ -130,12 +129,8 @@ def test_a_missing_tokenizer_is_said_before_anything_is_measured(
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(model: Path, tmp_path: Path) -> None:
     """What a scheduler sends leaves the run stored as cancelled."""
-    command = ("-m", "roofleet", "profile", str(model), *SHORT[:4], "--iterations", "100000")
-    with running(*command, "--data", str(tmp_path), stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if "measuring" in line)
-        process.terminate()
-        process.communicate(timeout=240)
-        assert process.returncode == 130
+    command = ("profile", str(model), *SHORT[:4], "--iterations", "100000")
+    answer = roofleet(*command, data=used(tmp_path), stop=("measuring", signal.SIGTERM))
+    assert answer.returncode == 130
     found = roofleet("sql", "SELECT status FROM runs", "--format", "json", data=tmp_path)
     assert json.loads(found.stdout) == [{"status": "cancelled"}]

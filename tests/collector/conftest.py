@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import laid
 
 from roofleet_collector.store import DuckDBStore
 
@@ -13,6 +14,6 @@ from roofleet_collector.store import DuckDBStore
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DuckDBStore]:
     """An empty store."""
-    opened = DuckDBStore(tmp_path / "data")
+    opened = DuckDBStore(laid(tmp_path / "data"))
     yield opened
     opened.close()

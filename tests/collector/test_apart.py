@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pytest
-from tests.support import eventually, spans
+from tests.support import eventually, laid, spans
 
 from roofleet_collector.errors import CallerLeft, LimitReached, QueryTimeout, SqlError, StoreClosed
 from roofleet_collector.store import Append, DuckDBStore
@@ -25,7 +25,7 @@ UNPLANNABLE = "SELECT 1 AS a0, " + ", ".join(f"a{i} + a{i} AS a{i + 1}" for i in
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBStore]:
-    opened = DuckDBStore(tmp_path_factory.mktemp("apart"))
+    opened = DuckDBStore(laid(tmp_path_factory.mktemp("apart")))
     opened.append(Append({"spans": spans(500)})).result()
     yield opened
     opened.close()

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import spans
+from tests.support import laid, spans
 
 from roofleet_collector.store import Append, DuckDBStore
 from roofleet_collector.store import ledger as ledgers
@@ -51,7 +51,7 @@ def test_what_is_rolled_back_was_never_noted() -> None:
 def test_the_log_of_batches_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows are joined to ranges, and after a restart every batch is known all the same."""
     monkeypatch.setattr(ledgers, "MOST_ROWS", 10)
-    store = DuckDBStore(tmp_path)
+    store = DuckDBStore(laid(tmp_path))
     for sequence in range(1, 60):
         store.append(Append({"spans": spans(1)}, ("a", 1, sequence))).result()
     rows = store.query("SELECT count(*) AS n FROM ingest_log").read_all().to_pylist()

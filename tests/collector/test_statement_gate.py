@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import spans
+from tests.support import laid, spans
 
 from roofleet_collector.errors import CollectorError, SqlError, StatementRefused
 from roofleet_collector.store import Append, DuckDBStore
@@ -323,7 +323,7 @@ def test_the_gate_takes_time_in_proportion(
 def test_a_writer_goes_on_whatever_is_asked(tmp_path: Path) -> None:
     """Each statement made to write, to read files or never to end is refused or bounded, and every row that a
     writer sends meanwhile is stored once."""
-    store = DuckDBStore(tmp_path)
+    store = DuckDBStore(laid(tmp_path))
     store.append(Append({"spans": spans(500)})).result()
     door = store.door(Limits(timeout_s=0.5, max_bytes=64 * MEBIBYTE), Apart(700 * MEBIBYTE, plan_s=0.5))
     asked, stop = [*DOES_MORE, *BOUNDED], threading.Event()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, request
+from tests.support import TINY_BERT, TINY_GPT2, TINY_WORKLOAD, ListSink, laid, request
 
 from roofleet_agent import profiling
 from roofleet_agent.devices.cpu import CpuDevice
@@ -57,7 +57,7 @@ class Fleet:
     """The store filled with the fleet, and the names by which tests ask for it."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = DuckDBStore(folder)
+        self.store = DuckDBStore(laid(folder))
         self.source = StoreSource(self.store)
         self._cpu_host()
         self._gpu_host()
@@ -68,9 +68,16 @@ class Fleet:
 
     def write(self, table: str, rows: list[dict[str, Any]] | pa.Table) -> None:
         """Stores rows as the collector does when they arrive."""
-        if not isinstance(rows, pa.Table):
-            rows = pa.Table.from_pylist(rows, schema=TABLES[table].schema)
-        self.store.append(Append(derived(table, rows))).result()
+        self.write_all({table: rows})
+
+    def write_all(self, tables: Mapping[str, list[dict[str, Any]] | pa.Table]) -> None:
+        """Stores rows of several tables at once, so that what follows from a run is worked out once."""
+        arriving: dict[str, pa.Table] = {}
+        for table, rows in tables.items():
+            if not isinstance(rows, pa.Table):
+                rows = pa.Table.from_pylist(rows, schema=TABLES[table].schema)
+            arriving |= derived(table, rows)
+        self.store.append(Append(arriving)).result()
 
     def _cpu_host(self) -> None:
         device = device_id(CpuDevice())
@@ -154,10 +161,8 @@ class Fleet:
         sink = ListSink()
         run_id = profiling.profile(request(config, name, task), CpuDevice(), "fp32", TINY_WORKLOAD, sink)
         if task == "generate":
-            for table in sink.tables:
-                self.write(table, [_on_the_gpu(row) for row in sink.rows(table)])
-        for table in sink.tables:
-            self.write(table, pa.concat_tables(sink.tables[table]))
+            self.write_all({table: [_on_the_gpu(row) for row in sink.rows(table)] for table in sink.tables})
+        self.write_all({table: pa.concat_tables(parts) for table, parts in sink.tables.items()})
         return run_id
 
     def _failed_run(self) -> None:
@@ -186,21 +191,27 @@ class Fleet:
                 }
             ],
         )
+        kept = {
+            table: self.source.rows(f"SELECT * FROM {table} WHERE run_id = ?", self.gpt2_run)
+            for table in ("ops", "steps", "phase_memory")
+        }
+        points: dict[str, list[dict[str, Any]]] = {"runs": [], "ops": [], "steps": [], "phase_memory": []}
         for dtype in SWEEP_AXES["dtype"]:
             for batch in SWEEP_AXES["batch_size"]:
                 own = {"run_id": f"{SWEEP}-{dtype}-{batch}"}
                 at = {"dtype": dtype, "batch_size": batch, "sweep_id": SWEEP, "started_at": earlier}
                 if (dtype, batch) == SWEEP_FAILED:
                     at |= {"status": "failed", "error": "the device ran out of memory"}
-                self.write("runs", [run | own | at])
+                points["runs"].append(run | own | at)
                 if "error" in at:
                     continue
-                for table in ("ops", "steps", "phase_memory"):
-                    rows = self.source.rows(f"SELECT * FROM {table} WHERE run_id = ?", self.gpt2_run)
-                    for row in rows:
-                        if table == "steps":
-                            row["duration_ns"] *= batch
-                    self.write(table, [row | own for row in rows])
+                for table, rows in kept.items():
+                    points[table] += [row | own | _slower(table, row, batch) for row in rows]
+        self.write_all(points)
+
+
+def _slower(table: str, row: dict[str, Any], times: int) -> dict[str, Any]:
+    return {"duration_ns": row["duration_ns"] * times} if table == "steps" else {}
 
 
 def _on_the_gpu(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.collector.test_figures import poisoned
 from tests.dashboard.data import SWEEP, Fleet
+from tests.support import laid
 
 import roofleet_dashboard
 from roofleet_collector.store import DuckDBStore
@@ -46,7 +47,7 @@ def test_every_query_gives_the_same_columns_without_rows(fleet: Fleet, tmp_path:
     """An empty store is no special case: the columns are there, with the same types."""
     given = parameters(fleet).get(name, ())
     full = fleet.source.query(queries.sql(name), given)
-    empty = DuckDBStore(tmp_path)
+    empty = DuckDBStore(laid(tmp_path))
     try:
         bare = empty.query(queries.sql(name), list(given)).read_all()
     finally:
@@ -86,7 +87,7 @@ def test_points_of_a_level_come_with_the_model(fleet: Fleet) -> None:
 
 def test_every_query_answers_whatever_is_stored(tmp_path: Path) -> None:
     """Rows that no agent sends any more, but that were stored before, are left out or NULL."""
-    store = DuckDBStore(tmp_path)
+    store = DuckDBStore(laid(tmp_path))
     try:
         poisoned(store)
         for run_id in ("a step of 0 ns", "a run of a far year", "a workload beyond counting"):
