@@ -43,11 +43,12 @@ class Engine:
 @dataclass(frozen=True)
 class Callers:
     """Of each caller with a name: calls that it may begin in a second, and at once after a pause; streams and
-    queries that it may have open."""
+    queries that it may have open; agent ids that it may write under."""
 
     calls_per_s: float = 50.0
     burst: float = 200.0
     streams: int = 32
+    agents: int = 64
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ async def serve(
     StoreDamaged.
     """
     protection = protection or Protection()
-    tokens = Tokens(folder)
+    tokens = Tokens(folder, most_ids=bounds.callers.agents)
     protection.check([grpc_at[0], sql_at[0]], tokens.exist())
     # another collector stays, everybody else lets go of the folder in a moment
     patience_s = 0.0 if running_collector(folder) else PATIENCE_S

@@ -12,6 +12,7 @@ from roofleet_collector.errors import CallRefused, KeysUnreadable, UnknownCaller
 from roofleet_collector.keys import tokens as tokens_module
 from roofleet_collector.keys.identity import NOBODY, Role, check_id, may
 from roofleet_collector.keys.tokens import Tokens
+from roofleet_collector.limits import Callers
 from roofleet_proto.errors import MalformedMessage
 
 
@@ -115,10 +116,28 @@ def test_an_agents_id_is_its_own(tmp_path: Path) -> None:
     tokens.must_own(other, "id-3")  # what a person sent from first is no person's
     with pytest.raises(ValueError, match="belongs to"):
         tokens.create("lab3", Role.agent, agent_ids=["id-1"])
-    for number in range(tokens_module.MOST_IDS - 1):
+    for number in range(Callers.agents - 1):
         tokens.must_own(first, f"more-{number}")
     with pytest.raises(CallRefused, match="which is the most"):
         tokens.must_own(first, "one more")
+
+
+def test_a_token_made_elsewhere_is_taken_once(tmp_path: Path) -> None:
+    """What a cluster's own secrets hold opens the doors; the same again, as at each start, changes nothing.
+    Text that is none is refused, and so is another secret under its public part."""
+    tokens = Tokens(tmp_path)
+    text = "rft_0a1b2c3d_" + "x" * 43
+    assert tokens.take(text, "nodes", Role.agent)
+    assert not tokens.take(text, "nodes", Role.agent)
+    assert Tokens(tmp_path).identify(text).name == "nodes"
+    assert [token.token_id for token in tokens.listed()] == ["0a1b2c3d"]
+    for other, said in ((text[:-1] + "y", "another token"), ("password", "is no token")):
+        with pytest.raises(ValueError, match=said):
+            tokens.take(other, "nodes", Role.agent)
+    tokens.revoke("nodes")
+    assert not tokens.take(text, "nodes", Role.agent)  # it stays revoked
+    with pytest.raises(UnknownCaller):
+        tokens.identify(text)
 
 
 def test_a_name_has_one_role(tmp_path: Path) -> None:

@@ -61,6 +61,25 @@ def test_doors_close_with_the_first_token(tmp_path: Path) -> None:
         eventually(lambda: roofleet(*asked, *server, data=tmp_path, ROOFLEET_TOKEN=token).returncode == 2)
 
 
+def test_a_collector_says_how_it_is_to_who_owns_its_folder(tmp_path: Path) -> None:
+    """`collector health` gets through TLS and tokens, as probes of a container have to, and a token that was
+    made elsewhere opens the doors; without a collector the status is 3."""
+    pytest.importorskip("cryptography")
+    data = tmp_path / "data"
+    for command in (("certs", "init"), ("certs", "issue", "fleet")):
+        out_of(*command, data=data)
+    made = tmp_path / "made"
+    made.write_text("rft_0a1b2c3d_" + "x" * 43 + "\n")
+    take = ("tokens", "create", "nodes", "--role", "agent", "--from", str(made))
+    assert "may come in" in out_of(*take, data=data)
+    assert "before" in out_of(*take, data=data)
+    keys = ("--tls-cert", str(data / "certs/fleet.pem"), "--tls-key", str(data / "certs/fleet.key"))
+    with collector(data, *keys):
+        assert out_of("collector", "health", data=data) == "rows can be stored"
+    away = roofleet("collector", "health", data=data)
+    assert (away.returncode, "does not answer" in away.stderr) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("options", "said"), [((), "--insecure-plaintext"), (("--insecure-plaintext",), "tokens")]
 )

@@ -12,7 +12,7 @@ import typer
 from roofleet import logs
 from roofleet.commands import options, staying
 from roofleet.commands.limits import bounding
-from roofleet.errors import UserError, needs
+from roofleet.errors import FAILED, UserError, needs
 from roofleet.naming.folders import DEFAULT_GRPC, DEFAULT_SQL, address, data_folder
 from roofleet_collector.limits import Bounds
 
@@ -137,6 +137,21 @@ def collect(
 
 
 @collector.command()
+def health(context: typer.Context, data: options.Data = None) -> None:
+    """Ask the collector that holds this folder, by gRPC's health service, whether it can store rows.
+
+    The exit status is 0 if so, 1 if not, such as while the disk is full, and 3 if nobody answers.
+    """
+    needs("collector", "duckdb")
+    from roofleet.running.health import can_store
+
+    folder = _folder(context, data)
+    if not can_store(folder):
+        raise UserError(f"the collector of {folder} cannot store rows now: its log says why", FAILED)
+    print("rows can be stored")
+
+
+@collector.command()
 def backup(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to be made.", show_default=False)],
@@ -150,6 +165,10 @@ def backup(
     needs("collector", "duckdb")
     from roofleet.running.backup import back_up
 
+    print(f"{back_up(_folder(context, data), path)} batches in {path}")
+
+
+def _folder(context: typer.Context, data: Path | None) -> Path:
+    """The data folder that a sub-command, or the command before it, was given."""
     group = context.parent
-    folder = data_folder(data or (group.params["data"] if group else None))
-    print(f"{back_up(folder, path)} batches in {path}")
+    return data_folder(data or (group.params["data"] if group else None))

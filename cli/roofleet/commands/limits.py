@@ -72,6 +72,9 @@ def bounds_of(
     streams_each: Annotated[
         str, _caller("--streams-each", "N", "Streams and queries that one may have open.")
     ] = "32",
+    agents_each: Annotated[
+        str, _caller("--agents-each", "N", "Agents that one token's name may be of, as on a cluster.")
+    ] = "64",
     waiting: Annotated[
         str, _caller("--waiting", "SIZE", "Rows that wait for their commit, of all.")
     ] = "256MiB",
@@ -97,6 +100,7 @@ def bounds_of(
             calls_per_s=_number("calls-each", calls_each),
             burst=_number("burst-each", burst_each),
             streams=_number("streams-each", streams_each),
+            agents=_number("agents-each", agents_each),
         ),
         Senders(all_bytes=_size("waiting", waiting), stream_bytes=_size("waiting-each", waiting_each)),
     )

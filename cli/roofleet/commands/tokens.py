@@ -70,6 +70,16 @@ def create(
             show_default=False,
         ),
     ] = None,
+    made: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Take the token in this file, which was made elsewhere, instead of making one; the same "
+            "again changes nothing.",
+            show_default=False,
+        ),
+    ] = None,
     output: Output = None,
     data: options.Data = None,
 ) -> None:
@@ -78,16 +88,16 @@ def create(
     from roofleet_collector.keys.identity import Role
 
     kept = _kept(data)
+    who = (options.label(name, "name"), Role(role.value))
+    more: Any = {"lifetime_s": seconds_of(expires), "agent_ids": agent_id or ()}
     try:
-        text = kept.create(
-            options.label(name, "name"),
-            Role(role.value),
-            lifetime_s=seconds_of(expires),
-            agent_ids=agent_id or (),
-        )
+        if made is None:
+            _hand_over(kept.create(*who, **more), output)
+            return
+        new = kept.take((options.text_of(made) or "").strip(), *who, **more)
     except ValueError as error:
         raise UserError(str(error)) from None
-    _hand_over(text, output)
+    print(f"{name} may come in with it" if new else f"{name} came in with it before")
 
 
 @tokens.command("list")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from roofleet_collector.errors import CallRefused, KeysUnreadable, UnknownCaller
 from roofleet_collector.keys.identity import LOCAL, NOBODY, Identity, Role
+from roofleet_collector.limits import Callers
 from roofleet_proto.door import write_secret
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,6 @@ LOCAL_NAME = "collector.token"
 VERSION = 1
 LOOK_S = 0.5
 """How often the file is looked at for changes."""
-MOST_IDS = 64
-"""Agent ids that one name may write under."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS tokens (
     token_id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, digest BLOB NOT NULL,
@@ -86,10 +85,16 @@ class Change:
 class Tokens:
     """The tokens of a data folder; without its file there are none, and nobody is asked for one."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        """KeysUnreadable if there is a file that cannot be used: doors do not open for that."""
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        most_ids: int = Callers.agents,
+    ) -> None:
+        """A name may write under `most_ids` agent ids. KeysUnreadable if there is a file that cannot be used:
+        doors do not open for that."""
         self.path = folder / FILE_NAME
-        self._clock = clock
+        self._clock, self._most_ids = clock, most_ids
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._version = -1
@@ -152,8 +157,8 @@ class Tokens:
                 raise CallRefused(f"agent {agent_id} belongs to {owner!r}, not to {identity.name!r}")
             if identity.role is not Role.agent:
                 return
-            if sum(name == identity.name for name in self._owned.values()) >= MOST_IDS:
-                raise CallRefused(f"{identity.name!r} has used {MOST_IDS} agent ids, which is the most")
+            if sum(name == identity.name for name in self._owned.values()) >= self._most_ids:
+                raise CallRefused(f"{identity.name!r} has used {self._most_ids} agent ids, which is the most")
             with self._changing() as db:
                 db.execute("INSERT OR IGNORE INTO owned VALUES (?, ?)", [agent_id, identity.name])
             if self._owned.get(agent_id) != identity.name:
@@ -176,6 +181,32 @@ class Tokens:
         """
         with self._lock, self._changing("create token", f"{name} ({role})") as db:
             return self._create(db, name, role, lifetime_s, agent_ids)
+
+    def take(
+        self,
+        text: str,
+        name: str,
+        role: Role,
+        *,
+        lifetime_s: float | None = None,
+        agent_ids: Sequence[str] = (),
+    ) -> bool:
+        """The same with a token that was made elsewhere; whether it was not there already.
+
+        ValueError also if the text is no token.
+        """
+        if not _id_of(text):
+            raise ValueError("that is no token: it would be rft_, eight hexadecimal digits, _ and 20 letters")
+        with self._lock:
+            self._look(0)
+            token, digest = self._tokens.get(_id_of(text), (None, b""))
+            if token is not None:
+                if digest == _digest(text) and (token.name, token.role) == (name, role):
+                    return False
+                raise ValueError(f"there is another token {_id_of(text)}: make this one anew")
+            with self._changing("take token", f"{name} ({role})") as db:
+                self._create(db, name, role, lifetime_s, agent_ids, text)
+            return True
 
     def revoke(self, which: str) -> list[Token]:
         """Revokes a token by its id, or all of a name; those that were open until now."""
@@ -264,6 +295,7 @@ class Tokens:
         role: Role,
         lifetime_s: float | None,
         agent_ids: Sequence[str],
+        text: str | None = None,
     ) -> str:
         self._check_role(db, name, role)
         for agent_id in agent_ids:
@@ -271,7 +303,7 @@ class Tokens:
             (owner,) = db.execute("SELECT name FROM owned WHERE agent_id = ?", [agent_id]).fetchone()
             if owner != name:
                 raise ValueError(f"agent {agent_id} belongs to {owner!r}: give that name, or another id")
-        text = f"rft_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        text = text or f"rft_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
         now = self._clock()
         expires_at = None if lifetime_s is None else now + lifetime_s
         db.execute(
