@@ -1,5 +1,5 @@
 # Everything a developer types. `make demo` and `make test` set the environment up if it is not there.
-.PHONY: demo test test-quick test-duckdb2 setup lint bench proto schema
+.PHONY: demo test test-quick test-duckdb2 setup lint lint-deploy bench proto schema units
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,21 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# What lies in deploy/: the container file, the chart rendered by Helm itself and held against Kubernetes' schemas,
+# and the units. `make test` runs of it what needs no further packages.
+lint-deploy: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deploy]'
+	@$(BIN)/python -m pytest tests/test_deploy.py tests/cli/test_install.py
+
+# deploy/systemd, by what `install` writes.
+ROOFLEET := $(BIN)/roofleet
+UNITS := --force --units deploy/systemd --program /opt/roofleet/bin/roofleet
+units: $(READY)
+	@$(ROOFLEET) agent install $(UNITS) --collector fleet.example.org:7700
+	@$(ROOFLEET) collector install $(UNITS) --grpc 0.0.0.0:7700 --sql 0.0.0.0:7701 \
+	  --tls-cert /var/lib/roofleet-collector/certs/fleet.pem --tls-key /var/lib/roofleet-collector/certs/fleet.key
+	@$(ROOFLEET) dashboard install $(UNITS) --server fleet.example.org:7701 --tls-ca /etc/roofleet/ca.pem
 
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

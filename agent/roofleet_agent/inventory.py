@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -19,10 +20,16 @@ from roofleet_proto import __version__
 
 
 @cache
+def host_name() -> str:
+    """What the machine is called: $ROOFLEET_HOST, which in a container says where it is, else as it says."""
+    return os.environ.get("ROOFLEET_HOST") or socket.gethostname()
+
+
 def host_id() -> str:
     """The same for a machine at every start. The host name is part of it, since machines made from one
-    image can share the system's own id."""
-    return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{_machine_id()}.{socket.gethostname()}"))
+    image can share the system's own id; where it is given it is all, since a container has no other."""
+    named = os.environ.get("ROOFLEET_HOST")
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, named or f"{_machine_id()}.{host_name()}"))
 
 
 def _machine_id() -> str:
@@ -49,7 +56,7 @@ def host_row(agent_id: str) -> dict[str, Any]:
     """The row of `hosts`; when it was last seen is for the collector to say."""
     return {
         "host_id": host_id(),
-        "hostname": socket.gethostname(),
+        "hostname": host_name(),
         "os": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "cpu_name": cpu_name(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from roofleet_agent.devices.base import Device
 from roofleet_agent.errors import SpoolUnusable
-from roofleet_agent.inventory import device_id, device_row, host_id, host_row
+from roofleet_agent.inventory import device_id, device_row, host_id, host_name, host_row
 from roofleet_agent.jobs.keeper import Jobs
 from roofleet_agent.jobs.rules import Rules
 from roofleet_agent.metrics import serve_metrics
@@ -95,7 +94,7 @@ class AgentService:
         self._kept_spool: Spool | None = None
         self._channel: Any = open_channel(collector, door)
         self._devices = discover_devices(wake_accelerators=False)
-        hello = Hello(self._spool.agent_id, host_id(), socket.gethostname(), __version__)
+        hello = Hello(self._spool.agent_id, host_id(), host_name(), __version__)
         self._jobs: Jobs | None = None
         if hired is not None:
             self._jobs = Jobs(hired.command, folder, self._spool, self._devices, hired.rules, hired.labels)
