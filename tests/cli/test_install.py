@@ -123,7 +123,11 @@ def test_a_unit_that_was_changed_is_neither_lost_nor_removed_by_mistake(tmp_path
     assert roofleet(*install, "--collector", "other:7700", "--force", data=tmp_path).returncode == 0
     assert "other:7700" in (units / "roofleet-agent.service").read_text()
 
+    wants = units / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "roofleet-agent.service").symlink_to(units / "roofleet-agent.service")
     removed = roofleet(*uninstall, data=tmp_path)
+    assert list(wants.iterdir()) == []
     assert f"{units}/roofleet-agent.service removed" in removed.stdout
     assert roofleet(*uninstall, data=tmp_path).returncode == 2
     (units / "roofleet-agent.service").write_text("[Service]\nExecStart=/bin/true\n")

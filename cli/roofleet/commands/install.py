@@ -86,13 +86,16 @@ def installing(command: typer.Typer, role: Role) -> None:
         units: Units = None,
     ) -> None:
         unit = Unit(role, (), of_user=of_user)
-        gone = take_away(list(_files(unit, units)), force=force)
+        files = list(_files(unit, units))
+        gone = take_away(files, force=force)
         if not gone:
-            raise UserError(f"there is no {next(iter(_files(unit, units)))}: nothing was installed")
+            raise UserError(f"there is no {files[0]}: nothing was installed")
+        link = files[0].parent / f"{unit.target}.wants" / unit.file_name  # what `systemctl enable` made
+        link.unlink(missing_ok=True)
         for file in gone:
             print(f"{file} removed")
         scope = " --user" if of_user else ""
-        print(f"Next:\n  systemctl{scope} disable --now {unit.name}\n  systemctl{scope} daemon-reload")
+        print(f"Next:\n  systemctl{scope} stop {unit.name}\n  systemctl{scope} daemon-reload")
         if not of_user:
             print(f"The user {unit.name} and the folder {unit.folder} are left.")
 
@@ -126,7 +129,10 @@ def _check_seen(unit: Unit, named: Path | None) -> None:
     """UserError for what a unit of the system would not find."""
     if not os.access(unit.program[0], os.X_OK):
         raise UserError(f"{unit.program[0]} is no program: name the `roofleet` that is to run with --program")
-    for needed in (unit.program[0], *([str(unit.data)] if unit.data else [])):
+    interpreter = (
+        [] if named else [str(Path(sys.executable).resolve())]
+    )  # a virtual environment only links to it
+    for needed in (unit.program[0], *interpreter, *([str(unit.data)] if unit.data else [])):
         for hidden in HIDDEN:
             if Path(needed).is_relative_to(hidden):
                 raise UserError(

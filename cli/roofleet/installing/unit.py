@@ -54,6 +54,11 @@ class Unit:
         """Where its data lie."""
         return self.data or Path("/var/lib") / self.name
 
+    @property
+    def target(self) -> str:
+        """What it is started with."""
+        return "default.target" if self.of_user else "multi-user.target"
+
     def text(self) -> str:
         """The unit's file."""
         scope = " --user" if self.of_user else ""
@@ -63,8 +68,7 @@ class Unit:
         if not self.of_user:
             lines += _lines([("Wants", "network-online.target"), ("After", "network-online.target")])
         lines += ["", "[Service]", *_lines(self._service())]
-        target = "default.target" if self.of_user else "multi-user.target"
-        return "\n".join([*lines, "", "[Install]", f"WantedBy={target}", ""])
+        return "\n".join([*lines, "", "[Install]", f"WantedBy={self.target}", ""])
 
     def user_text(self) -> str:
         """The file for systemd-sysusers that makes the user it runs as."""
