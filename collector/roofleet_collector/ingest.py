@@ -40,6 +40,8 @@ class Ingest:
     def read(self, batch: Batch) -> Append:
         """The rows of a batch with what follows from them. Rows that break what a column takes are set aside.
 
+        One that was given up has none: its key is taken, so that its sender hears whether it was stored.
+
         Raises RejectedBatch for one that can never be taken: a key that cannot be stored, an unknown or
         derived table, another schema, bytes that are no Arrow stream or decode to too much.
         """
@@ -51,6 +53,8 @@ class Ingest:
             )
         if table.derived:
             raise RejectedBatch(f"{table.name} is derived by the collector and not taken from agents", batch)
+        if batch.given_up:
+            return Append({}, batch.key, checksum=None)
         try:
             rows, set_aside, rejected = part(decode_rows(batch.arrow_ipc, table), table, batch)
             everything = derived(table.name, rows)

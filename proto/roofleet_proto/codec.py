@@ -72,6 +72,7 @@ def encode_batch(batch: Batch) -> bytes:
         sequence=batch.sequence,
         table=batch.table,
         arrow_ipc=batch.arrow_ipc,
+        given_up=batch.given_up,
     )
     return bytes(message.SerializeToString())
 
@@ -81,7 +82,7 @@ def decode_batch(data: bytes) -> Batch:
     m = _parse(pb.Batch, data)
     if not m.agent_id or not m.table or not m.sequence:
         raise MalformedMessage("a batch needs agent_id, sequence (from 1) and table")
-    return Batch(m.agent_id, m.epoch, m.sequence, m.table, m.arrow_ipc)
+    return Batch(m.agent_id, m.epoch, m.sequence, m.table, m.arrow_ipc, m.given_up)
 
 
 def encode_ack(ack: Ack) -> bytes:

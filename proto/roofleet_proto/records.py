@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Batch:
     """Rows of one table under the key that makes them arrive exactly once.
 
-    `arrow_ipc` is one Arrow IPC stream whose schema is the table's.
+    `arrow_ipc` is one Arrow IPC stream whose schema is the table's. With `given_up` the rows are gone, and
+    the answer tells whether they had been stored.
     """
 
     agent_id: str
@@ -17,6 +18,7 @@ class Batch:
     sequence: int
     table: str
     arrow_ipc: bytes
+    given_up: bool = False
 
     @property
     def key(self) -> tuple[str, int, int]:

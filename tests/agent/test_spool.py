@@ -233,6 +233,26 @@ def test_whatever_byte_is_lost_or_changed_no_wrong_row_comes_out(place: float, h
         again.close()
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_rows_that_were_sent_are_lost_only_if_the_collector_says_so(tmp_path: Path, stored: bool) -> None:
+    """A batch let go of after it was sent goes without rows, and is counted unless it was stored before."""
+    size = len(encode_rows(spans(100)))
+    spool = Spool(tmp_path / "spool.sqlite", Limits(size_bytes=2 * size))
+    for _ in range(2):
+        spool.write("spans", spans(100))
+    first, second = spool.pending()
+    assert spool.note_sent([first]) == [first]
+    for _ in range(2):
+        spool.write("spans", spans(100))
+    assert spool.note_sent([first, second]) == []  # they are other ones by now
+    assert [(b.sequence, b.given_up) for b in spool.pending()] == [(1, True), (3, False), (4, False)]
+    assert [one.rows for one in spool.dropped()] == [100]  # of the second, which was never sent
+    spool.acknowledge([1], stored=stored)
+    assert [one.rows for one in spool.dropped()] == [100 if stored else 200]
+    spool.acknowledge([3, 4])
+    assert (spool.count(), spool.size_bytes()) == (0, 0)
+
+
 class SpoolHistory(RuleBasedStateMachine):
     """Writes, acknowledgements and restarts in any order; the model is the set of pending first rows."""
 

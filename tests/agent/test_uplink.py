@@ -97,12 +97,12 @@ class FullDisk(Spool):
 
     failures = 3
 
-    def acknowledge(self, sequences: Iterable[int]) -> None:
+    def acknowledge(self, sequences: Iterable[int], *, stored: bool = True) -> None:
         """Fails three times."""
         if self.failures:
             self.failures -= 1
             raise SpoolUnusable("database or disk is full")
-        super().acknowledge(sequences)
+        super().acknowledge(sequences, stored=stored)
 
 
 def test_a_spool_that_fails_while_it_is_acknowledged_is_tried_again(

@@ -76,6 +76,21 @@ def test_a_batch_that_comes_twice_is_acknowledged_and_stored_once(
     assert stored(running, "twice") == 10
 
 
+def test_a_batch_whose_rows_were_given_up_is_told_what_became_of_it(
+    running: CollectorProcess, channel: Any
+) -> None:
+    """It is a duplicate if they are stored; if not, its key is taken, and they are not stored later."""
+    first, second = (
+        codec.encode_batch(Batch("given-up", 1, number, "spans", b"", given_up=True)) for number in (1, 2)
+    )
+    acks, error = push(channel, [good("given-up", 1), first, second, good("given-up", 2)])
+    assert error is None
+    assert [(ack.duplicate, ack.foreign) for ack in acks] == [
+        (False, False), (True, False), (False, False), (True, False)
+    ]  # fmt: skip
+    assert stored(running, "given-up") == 10
+
+
 BAD = {
     "wrong schema": codec.encode_batch(batch(spans(10, "bad"), 2, table="steps", agent="bad")),
     "unknown table": codec.encode_batch(batch(spans(10, "bad"), 2, table="colours", agent="bad")),

@@ -39,7 +39,9 @@ from roofleet_proto.tables import TABLES
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 counts = st.integers(0, 2**64 - 1)
-batches = st.builds(Batch, names, counts, st.integers(1, 2**64 - 1), names, st.binary(max_size=64))
+batches = st.builds(
+    Batch, names, counts, st.integers(1, 2**64 - 1), names, st.binary(max_size=64), st.booleans()
+)
 labels = st.builds(Label, names, names)
 devices = st.builds(DeviceOffer, names, names, names, names, st.integers(0, 2**32 - 1), st.integers(0, 2**62))
 leases = st.lists(st.builds(Lease, names, counts), max_size=3).map(tuple)

@@ -1,4 +1,8 @@
-"""What a spool lets go of when it reaches its limits, counted: oldest readings first, runs last."""
+"""What a spool lets go of when it reaches its limits, counted: oldest readings first, runs last.
+
+Of a batch that was sent and not acknowledged nobody here knows whether its rows are lost: its key is kept,
+and sent without rows. If the collector had stored it, nothing is lost; if not, it never will be.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +66,8 @@ CREATE TRIGGER IF NOT EXISTS more_held AFTER INSERT ON batches
     BEGIN UPDATE held SET bytes = bytes + length(new.arrow_ipc); END;
 CREATE TRIGGER IF NOT EXISTS less_held AFTER DELETE ON batches
     BEGIN UPDATE held SET bytes = bytes - length(old.arrow_ipc); END;
+CREATE TRIGGER IF NOT EXISTS emptied AFTER UPDATE OF arrow_ipc ON batches
+    BEGIN UPDATE held SET bytes = bytes + length(new.arrow_ipc) - length(old.arrow_ipc); END;
 """
 """Beside the batches: what was let go of and is not reported yet, and the bytes of those that are there."""
 
@@ -89,7 +95,8 @@ def make_room(db: sqlite3.Connection, limits: Limits, table: str, size: int) -> 
 def let_age(db: sqlite3.Connection, age_s: float, now: float) -> None:
     """Lets go of what was written longer ago than that, by a clock that had been set."""
     old = db.execute(
-        "SELECT sequence, table_name, rows, written_at FROM batches WHERE written_at BETWEEN ? AND ?",
+        "SELECT sequence, table_name, rows, written_at, sent FROM batches "
+        "WHERE written_at BETWEEN ? AND ? AND dropped IS NULL",
         [_CLOCK_IS_SET, now - age_s],
     ).fetchall()
     _drop(db, old, "age")
@@ -100,22 +107,43 @@ def _oldest(db: sqlite3.Connection, size: int, *, of_readings: bool) -> list[tup
     which = "=" if of_readings else "<>"
     goes, freed = [], 0
     for row in db.execute(
-        "SELECT sequence, table_name, rows, written_at, length(arrow_ipc) FROM batches "
-        f"WHERE table_name {which} ? ORDER BY sequence",
+        "SELECT sequence, table_name, rows, written_at, sent, length(arrow_ipc) FROM batches "
+        f"WHERE table_name {which} ? AND dropped IS NULL ORDER BY sequence",
         [READINGS],
     ):
-        goes.append(row[:4])
-        freed += row[4]
+        goes.append(row[:5])
+        freed += row[5]
         if freed >= size:
             break
     return goes
 
 
 def _drop(db: sqlite3.Connection, goes: Iterable[tuple[Any, ...]], reason: str) -> None:
-    for sequence, table, rows, written_at in goes:
-        db.execute("DELETE FROM batches WHERE sequence = ?", [sequence])
-        at = time.time() if written_at is None else written_at
-        count(db, Dropped(table, reason, rows, 1, at, at))
+    for sequence, table, rows, written_at, sent in goes:
+        if sent:  # the collector may have it: it is asked, and told no rows
+            db.execute(
+                "UPDATE batches SET arrow_ipc = x'', checksum = NULL, dropped = ? WHERE sequence = ?",
+                [reason, sequence],
+            )
+        else:
+            db.execute("DELETE FROM batches WHERE sequence = ?", [sequence])
+            _count_batch(db, table, reason, rows, written_at)
+
+
+def forget(db: sqlite3.Connection, sequence: int, *, stored: bool) -> None:
+    """Forgets a batch. Rows that were let go of are counted, unless the collector has `stored` them."""
+    for table, rows, written_at, reason in db.execute(
+        "DELETE FROM batches WHERE sequence = ? RETURNING table_name, rows, written_at, dropped", [sequence]
+    ).fetchall():
+        if reason is not None and not stored:
+            _count_batch(db, table, reason, rows, written_at)
+
+
+def _count_batch(
+    db: sqlite3.Connection, table: str, reason: str, rows: int, written_at: float | None
+) -> None:
+    at = time.time() if written_at is None else written_at
+    count(db, Dropped(table, reason, rows, 1, at, at))
 
 
 def count(db: sqlite3.Connection, one: Dropped) -> None:

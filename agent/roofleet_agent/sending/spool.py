@@ -54,7 +54,9 @@ CREATE TABLE IF NOT EXISTS batches (
     arrow_ipc BLOB NOT NULL,
     checksum INTEGER,
     written_at REAL,
-    agent_id TEXT
+    agent_id TEXT,
+    sent INTEGER,
+    dropped TEXT
 );
 CREATE TABLE IF NOT EXISTS set_aside (
     sequence INTEGER PRIMARY KEY,
@@ -66,9 +68,16 @@ CREATE TABLE IF NOT EXISTS set_aside (
 );
 {dropping.SCHEMA}PRAGMA user_version = {_VERSION};
 """
-_ADDED = (("checksum", "INTEGER"), ("written_at", "REAL"), ("agent_id", "TEXT"))
+_ADDED = (
+    ("checksum", "INTEGER"),
+    ("written_at", "REAL"),
+    ("agent_id", "TEXT"),
+    ("sent", "INTEGER"),
+    ("dropped", "TEXT"),
+)
 """Columns of batches that earlier versions did not have. A batch goes by the identity of the spool, or by the
-one named here, which the spool had when it was written."""
+one named here, which the spool had when it was written; `sent` says that it was once, and `dropped` why its
+rows are gone though the collector may have them."""
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _LAST = 2**63 - 1
@@ -193,21 +202,22 @@ class Spool:
     def pending(self, after: int = 0, limit: int = 16, until: int | None = None) -> list[Batch]:
         """The oldest batches with a sequence above `after`, and at most `until`.
 
-        One whose bytes are not those that were written is set aside.
+        One whose bytes are not those that were written is set aside. One whose rows were
+        let go of after they were sent is `given_up`.
         """
         with self._using() as db:
             found = db.execute(
                 "SELECT epoch, sequence, table_name, arrow_ipc, checksum, "
-                "coalesce(agent_id, (SELECT agent_id FROM identity)) FROM batches WHERE sequence > ? "
-                "AND sequence <= ? ORDER BY sequence LIMIT ?",
+                "coalesce(agent_id, (SELECT agent_id FROM identity)), dropped IS NOT NULL "
+                "FROM batches WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
                 [after, _LAST if until is None else until, limit],
             ).fetchall()
         batches = []
-        for epoch, sequence, table, data, checksum, agent_id in found:
+        for epoch, sequence, table, data, checksum, agent_id, given_up in found:
             if checksum is not None and zlib.crc32(data) != checksum:
                 self.set_aside(sequence, "its bytes in the spool have changed since they were written")
             else:
-                batches.append(Batch(agent_id, epoch, sequence, table, data))
+                batches.append(Batch(agent_id, epoch, sequence, table, data, bool(given_up)))
         if found and not batches:  # all were damaged: what lies behind them is not
             return self.pending(found[-1][1], limit, until)
         return batches
@@ -217,10 +227,18 @@ class Spool:
         with self._using() as db:
             return int(db.execute("SELECT coalesce(max(sequence), 0) FROM batches").fetchone()[0])
 
-    def acknowledge(self, sequences: Iterable[int]) -> None:
-        """Forgets batches that the collector has committed."""
+    def note_sent(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Batches go on their way: the collector may have them from now on. Those that are as they were."""
+        mark = "UPDATE batches SET sent = 1 WHERE sequence = ? AND (dropped IS NOT NULL) = ?"
         with self._changing() as db:
-            db.executemany("DELETE FROM batches WHERE sequence = ?", [(s,) for s in sequences])
+            return [b for b in batches if db.execute(mark, [b.sequence, b.given_up]).rowcount]
+
+    def acknowledge(self, sequences: Iterable[int], *, stored: bool = True) -> None:
+        """Forgets batches that the collector has taken. Where it has not `stored` their rows, those that were
+        let go of are lost."""
+        with self._changing() as db:
+            for sequence in sequences:
+                dropping.forget(db, sequence, stored=stored)
 
     def separate(self) -> None:
         """Takes a new identity and epoch, since another spool goes by those it has: this or that is a copy.
@@ -257,10 +275,10 @@ class Spool:
         with self._changing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO set_aside SELECT sequence, epoch, table_name, rows, arrow_ipc, ? "
-                "FROM batches WHERE sequence = ?",
+                "FROM batches WHERE sequence = ? AND dropped IS NULL",
                 [reason, sequence],
             )
-            db.execute("DELETE FROM batches WHERE sequence = ?", [sequence])
+            dropping.forget(db, sequence, stored=False)
 
     def set_former_aside(self, reason: str) -> None:
         """Does so with what waits under an identity that this spool gave up, and may not use any more."""

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -72,7 +74,8 @@ class Uplink:
         self._spool = spool
         self._push = PUSH.client(channel)
         self._stopping = threading.Event()
-        self._under_way: list[int] = []  # sent on the present stream and not acknowledged, oldest first
+        # sent on the present stream and not acknowledged, oldest first, without rows
+        self._under_way: dict[int, Batch] = {}
         self._said = ""
 
     def stop(self) -> None:
@@ -141,12 +144,13 @@ class Uplink:
                 if ack.foreign:
                     self._spool.rename(ack.agent_id, ack.sequence)
                 else:
-                    self._spool.acknowledge([ack.sequence])
+                    sent = self._under_way.get(ack.sequence)
+                    given_up = sent is not None and sent.given_up
+                    self._spool.acknowledge([ack.sequence], stored=ack.duplicate or not given_up)
                 if time.monotonic() - reported_at > REPORT_S:  # it is there: it hears what is gone
                     reported_at = time.monotonic()
                     self._spool.report_dropped()
-                if ack.sequence in self._under_way:
-                    self._under_way.remove(ack.sequence)
+                self._under_way.pop(ack.sequence, None)
                 credit.release()
                 progress[0] = time.monotonic()
                 if ack.rejected_rows:
@@ -174,11 +178,15 @@ class Uplink:
                     return
                 self._spool.wait(0.2)
                 continue
-            for batch in (*live, *backlog):
+            going = [*live, *backlog]
+            with suppress(SpoolUnusable):  # a disk that is full now
+                if len(self._spool.note_sent(going)) < len(going):
+                    continue  # some of them were let go of meanwhile
+            for batch in going:
                 credit.acquire()
                 if ended.is_set():
                     return
-                self._under_way.append(batch.sequence)
+                self._under_way[batch.sequence] = replace(batch, arrow_ipc=b"")
                 yield batch
             now = live[-1].sequence if live else now
             sent = backlog[-1].sequence if backlog else sent
@@ -196,7 +204,7 @@ class Uplink:
             return window
         # The collector could not say which batch it was: they are sent one at a time until it is found.
         if window == 1 and self._under_way:
-            self._set_aside(self._under_way[0], error.details())
+            self._set_aside(next(iter(self._under_way)), error.details())
             return WINDOW
         return 1
 

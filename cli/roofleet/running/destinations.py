@@ -177,11 +177,12 @@ class EmbeddedCollector:
                 while batches := spool.pending():
                     for batch in batches:
                         try:
-                            ingest.take(batch).result()
+                            receipt = ingest.take(batch).result()
                         except ValueError as error:
                             spool.set_aside(batch.sequence, str(error))
                         else:
-                            spool.acknowledge([batch.sequence])
+                            stored = receipt.duplicate or not batch.given_up
+                            spool.acknowledge([batch.sequence], stored=stored)
         except (StoreInUse, StoreUnreadable) as error:
             raise NotDelivered(str(error)) from None
 

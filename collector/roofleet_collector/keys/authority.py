@@ -62,7 +62,7 @@ class Authority:
         (folder / "ca.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         return Authority(folder)
 
-    def issue(self, name: str, hosts: Sequence[str], days: int) -> tuple[Path, Path]:
+    def issue(self, name: str, hosts: Sequence[str], days: float) -> tuple[Path, Path]:
         """A certificate and its key for a host or a person, good for being called and for calling.
 
         FileExistsError if there is one of that name; ValueError for a name that is none.
@@ -73,7 +73,7 @@ class Authority:
         self._write(name, list(dict.fromkeys([name, *hosts, *HERE])), days)
         return cert, key
 
-    def rotate(self, name: str, days: int) -> tuple[Path, Path]:
+    def rotate(self, name: str, days: float) -> tuple[Path, Path]:
         """A new certificate and key in the place of those, good for the same hosts; FileNotFoundError if
         there are none."""
         cert, key = self._files(name)
@@ -99,7 +99,7 @@ class Authority:
             raise ValueError(f"{name!r} cannot name a certificate: up to 64 letters, digits, dots and - can")
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
-    def _write(self, name: str, hosts: Sequence[str], days: int) -> None:
+    def _write(self, name: str, hosts: Sequence[str], days: float) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         cert = (
             _lasting(x509.CertificateBuilder(), days)
@@ -134,7 +134,7 @@ def _host(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
-def _lasting(builder: x509.CertificateBuilder, days: int) -> x509.CertificateBuilder:
+def _lasting(builder: x509.CertificateBuilder, days: float) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         builder.serial_number(x509.random_serial_number())

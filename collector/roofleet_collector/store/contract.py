@@ -22,13 +22,13 @@ class Append:
 
     `key` is (agent_id, epoch, sequence): an Append whose key is stored already stores nothing. Rows the
     collector makes itself come without one. `rejected` counts rows of the batch that are not among them;
-    `checksum` is that of its bytes.
+    `checksum` is that of its bytes, None where it may have had others.
     """
 
     rows: Mapping[str, pa.Table]
     key: tuple[str, int, int] | None = None
     rejected: int = 0
-    checksum: int = 0
+    checksum: int | None = 0
 
     @cached_property
     def bytes(self) -> int:

@@ -63,16 +63,18 @@ class Ledger:
         self.batches = sum(ranges.count for ranges in self._stored.values())
         """How many batches are stored."""
 
-    def note(self, key: Key, checksum: int = 0) -> Noted:
-        """Notes a batch whose bytes have that checksum."""
+    def note(self, key: Key, checksum: int | None = 0) -> Noted:
+        """Notes a batch whose bytes have that checksum; None is like any."""
         agent_id, epoch, sequence = key
         stored = self._stored.get((agent_id, epoch))
         noted = self._noted.setdefault((agent_id, epoch), set())
         marks = self._marks_of((agent_id, epoch))
         if sequence in noted or (stored is not None and sequence in stored):
-            return Noted.foreign if marks.differ(sequence, checksum) else Noted.stored
+            foreign = checksum is not None and marks.differ(sequence, checksum)
+            return Noted.foreign if foreign else Noted.stored
         noted.add(sequence)
-        marks.put(sequence, checksum)
+        if checksum is not None:
+            marks.put(sequence, checksum)
         return Noted.new
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:

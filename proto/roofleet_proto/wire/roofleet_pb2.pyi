@@ -6,18 +6,20 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Batch(_message.Message):
-    __slots__ = ("agent_id", "epoch", "sequence", "table", "arrow_ipc")
+    __slots__ = ("agent_id", "epoch", "sequence", "table", "arrow_ipc", "given_up")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ARROW_IPC_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     epoch: int
     sequence: int
     table: str
     arrow_ipc: bytes
-    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., table: _Optional[str] = ..., arrow_ipc: _Optional[bytes] = ...) -> None: ...
+    given_up: bool
+    def __init__(self, agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., table: _Optional[str] = ..., arrow_ipc: _Optional[bytes] = ..., given_up: bool = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("agent_id", "epoch", "sequence", "duplicate", "rejected_rows", "foreign")
