@@ -147,6 +147,7 @@ def test_a_batch_that_finds_no_room_is_told_when_to_come_back(
     room."""
     monkeypatch.setattr(pushing, "PATIENCE_S", 0.05)
     monkeypatch.setattr("roofleet_collector.server.RETRY_AFTER_MS", 700)
+    monkeypatch.setattr("roofleet_agent.sending.uplink.Pauses.next_s", lambda _: 0.1)  # the agent's own
 
     async def scene(server: GrpcServer, address: str) -> None:
         async def one(number: int) -> AsyncIterator[Batch]:

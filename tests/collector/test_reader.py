@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pytest
 from tests.support import eventually
 
 from roofleet_collector.errors import QueryTimeout, SqlError, StatementRefused, StoreClosed
+from roofleet_collector.store import rows as rows_of_a_query
 from roofleet_collector.store.catalogue import Catalogue
 from roofleet_collector.store.limits import Limits
 from roofleet_collector.store.locks import lock_down
@@ -206,6 +208,28 @@ def test_closing_stops_what_runs(connection: duckdb.DuckDBPyConnection) -> None:
         half_read.read_next_batch()
     with pytest.raises(StoreClosed):
         reader.query("SELECT 1")
+
+
+def test_closing_stops_what_the_engine_is_about_to_begin(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt that comes before the engine runs is lost; others follow it until the query has ended."""
+    reader, stream, begins = Reader(connection), rows_of_a_query.stream, threading.Event()
+
+    def late(*arguments: Any) -> Any:
+        begins.set()
+        (asked,) = reader._open
+        eventually(asked.ending)
+        time.sleep(0.1)  # the interrupt has been
+        return stream(*arguments)
+
+    monkeypatch.setattr(rows_of_a_query, "stream", late)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(reader.query, ENDLESS)
+        begins.wait()
+        reader.close()
+        with pytest.raises(StoreClosed):
+            running.result(timeout=120)
 
 
 def test_many_threads_read_while_one_writes(connection: duckdb.DuckDBPyConnection, reader: Reader) -> None:

@@ -147,6 +147,8 @@ class Reader:
             rows.end(StoreClosed("the store was closed while the query ran"))
         if self._apart is not None:
             self._apart.close()
+        for rows in running:
+            rows.close()  # when its own thread lets go of it, which the watchdog interrupts until then
         self._watchdog.close()
 
     def _begin(self, sql: str, caller: Caller | None) -> tuple[Rows, Select]:
