@@ -1,11 +1,10 @@
-"""What tests share: a tiny model, rows of every table, and a collector in a process of its own."""
+"""What tests share: a tiny model, data folders, the command, and a collector in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
 import io
-import json
 import logging
 import os
 import re
@@ -24,15 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
-from hypothesis import strategies as st
 from tests.processes import end, start
 
 from roofleet_agent.workload import ModelRequest, Workload
 from roofleet_proto.codec import encode_rows
-from roofleet_proto.ranges import Between, Each, Fields, Json, Range
 from roofleet_proto.records import Batch
-from roofleet_proto.tables import FLAG, FLOAT, INT, TABLES, Column
+from roofleet_proto.tables import TABLES
 
 TINY_GPT2 = {
     "model_type": "gpt2",
@@ -110,45 +106,6 @@ def batch(rows: pa.Table, sequence: int, table: str = "spans", agent: str = "age
     return Batch(agent, epoch, sequence, table, encode_rows(rows))
 
 
-# -- hypothesis: rows of any table
-
-_texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def values(type: pa.DataType, range: Range | None) -> st.SearchStrategy[Any]:
-    """Any value a column of that type takes."""
-    if isinstance(range, Each):
-        return st.lists(values(type.value_type, range.range), max_size=3)
-    if isinstance(range, Fields):
-        return st.fixed_dictionaries(
-            {name: values(type.field(name).type, part) for name, part in range.ranges}
-        )
-    if isinstance(range, Json):
-        content = st.dictionaries(_texts, st.integers()) if range.kind is dict else st.lists(st.integers())
-        return content.map(json.dumps)
-    if isinstance(range, Between):
-        if type == FLOAT:
-            return st.floats(range.low, range.high, allow_nan=False)
-        numbers = st.integers(int(range.low), int(range.high))
-        return numbers if type == INT else numbers.map(lambda us: _EPOCH + dt.timedelta(microseconds=us))
-    return st.booleans() if type == FLAG else _texts
-
-
-def _column(column: Column) -> st.SearchStrategy[Any]:
-    some = values(column.type, column.takes)
-    return some if column.required else st.none() | some
-
-
-def table_rows(name: str, max_size: int = 5) -> st.SearchStrategy[pa.Table]:
-    """Any rows of a table."""
-    table = TABLES[name]
-    row = st.fixed_dictionaries({c.name: _column(c) for c in table.columns})
-    return st.lists(row, min_size=1, max_size=max_size).map(
-        lambda rows: pa.Table.from_pylist(rows, schema=table.schema)
-    )
-
-
 # -- data folders
 
 
@@ -190,6 +147,8 @@ def _store() -> bytes:
 @cache
 def _roofs() -> str:
     """The file of roofs that were measured while the machine was quiet."""
+    import pytest
+
     from roofleet_agent.devices.cpu import CpuDevice
     from roofleet_agent.roofs import remembered
     from roofleet_agent.roofs.measured import MeasuredRoof

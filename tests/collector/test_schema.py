@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -21,11 +22,20 @@ DESCRIBE = (
 )
 
 
+@pytest.fixture(scope="module")
+def migrated() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database that has gone through every migration."""
+    with duckdb.connect() as connection:
+        migrate(connection)
+        yield connection
+
+
 @pytest.mark.parametrize("table", TABLES)
-def test_migrations_end_at_the_tables_of_the_vocabulary(table: str) -> None:
+def test_migrations_end_at_the_tables_of_the_vocabulary(
+    table: str, migrated: duckdb.DuckDBPyConnection
+) -> None:
     """A column added to tables.py without a migration, or the other way round, fails here."""
-    migrated, fresh = duckdb.connect(), duckdb.connect()
-    migrate(migrated)
+    fresh = duckdb.connect()
     fresh.execute(create_table(TABLES[table]))
     found = migrated.execute(DESCRIBE, [table]).fetchall()
     assert found == fresh.execute(DESCRIBE, [table]).fetchall()

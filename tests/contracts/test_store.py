@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import spans, table_rows
+from tests.any_rows import table_rows
+from tests.support import spans
 
 from roofleet_collector.errors import RowsRefused, SqlError, StoreInUse
 from roofleet_collector.store import Append, DuckDBStore, Seen, Store

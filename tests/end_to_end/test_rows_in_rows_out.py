@@ -14,7 +14,8 @@ import pytest
 from adbc_driver_flightsql import dbapi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support import CollectorProcess, batch, collector, table_rows
+from tests.any_rows import table_rows
+from tests.support import CollectorProcess, batch, collector
 
 from roofleet_proto.ranges import SHARE, Json
 from roofleet_proto.services import PUSH

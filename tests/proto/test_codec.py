@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import spans, table_rows
+from tests.any_rows import table_rows
+from tests.support import spans
 
 from roofleet_proto import codec
 from roofleet_proto.records import (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import table_rows
+from tests.any_rows import table_rows
 
 from roofleet_proto import ranges
 from roofleet_proto.ranges import broken
