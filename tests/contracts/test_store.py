@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.any_rows import table_rows
-from tests.support import spans
+from tests.support import laid, spans
 
 from roofleet_collector.errors import RowsRefused, SqlError, StoreInUse
 from roofleet_collector.store import Append, DuckDBStore, Seen, Store
@@ -245,7 +245,7 @@ def test_rows_in_are_rows_out(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(n for n, t in TABLES.items() if not t.replaces)))
     rows = data.draw(table_rows(name))
     with tempfile.TemporaryDirectory() as folder:
-        store = DuckDBStore(Path(folder))
+        store = DuckDBStore(laid(Path(folder)))
         store.append(Append({name: rows})).result()
         found = store.query(f"SELECT * FROM {name}").read_all()
         store.close()
