@@ -83,7 +83,7 @@ def announce(name: str, text: str, **fields: str) -> None:
     if _is_json():
         logging.getLogger(f"roofleet.{name}").info(text, extra=fields)
     else:
-        print(f"{name}: {text}", flush=True)
+        print(f"{name}: {without_secrets(text)}", flush=True)
 
 
 def complain(line: str) -> None:

