@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
+from roofleet.beside import Beside, may_stall
+
 FIELDS = ("agent_id", "run_id", "job_id", "device_id", "identity", "peer", "grpc", "sql", "data")
 """What a line may tell beside its message; anything else in `extra` is left out."""
 
@@ -43,7 +45,7 @@ class Level(StrEnum):
 def keep_log(format: Format, level: Level, stream: TextIO | None = None) -> None:
     """Logs to standard error from now on, with what Python warns of and what nobody caught in a thread."""
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(Beside(stream) if may_stall(stream) else stream)
     handler.setFormatter(
         Lines() if format is Format.json else Text(_is_journal(stream), _is_terminal(stream))
     )

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from tests.processes import end
 from tests.support import eventually, roofleet, start_roofleet
 
-from roofleet import logs
+from roofleet import beside, logs
 from roofleet.logs import Format, Level, keep_log
 
 TOKEN = "rft_0a1b2c3d_" + "Zx9-_" * 8
@@ -192,3 +193,26 @@ def test_a_collector_and_its_agent_log_json_alone(tmp_path: Path) -> None:
     kept = (tmp_path / "lab1/agent.token").read_text().strip()
     for secret in (token, code, code.partition(".")[0], kept):
         assert secret[13:] not in both
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up() -> None:
+    """Lines wait for a reader who stalls; those that find no room are left out, and counted."""
+    reading, writing = os.pipe()
+    stream = os.fdopen(writing, "w")
+    keep_log(Format.text, Level.info, stream)
+    logging.getLogger("roofleet").warning("the first")
+
+    def many() -> None:
+        for number in range(2 * beside.MOST):
+            logging.getLogger("roofleet").warning("line %d", number)
+
+    talking = threading.Thread(target=many, daemon=True)
+    talking.start()
+    talking.join(60)
+    assert not talking.is_alive()
+    with os.fdopen(reading) as lines:
+        assert "the first" in lines.readline()
+        left_out = next(int(line.split()[0]) for line in lines if "were left out" in line)
+    assert 0 < left_out < 2 * beside.MOST
+    with suppress(BrokenPipeError):  # what was not read
+        stream.close()

@@ -16,6 +16,10 @@ class Pauses:
     def __init__(self) -> None:
         self._s = FIRST_S
 
+    def begin_anew(self) -> None:
+        """An attempt went well: the next pause is short again."""
+        self._s = FIRST_S
+
     def next_s(self) -> float:
         """Seconds to wait before the next attempt."""
         pause, self._s = self._s, min(self._s * 2, LONGEST_S)

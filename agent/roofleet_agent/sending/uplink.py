@@ -77,6 +77,7 @@ class Uplink:
         # sent on the present stream and not acknowledged, oldest first, without rows
         self._under_way: dict[int, Batch] = {}
         self._said = ""
+        self._pauses = Pauses()
 
     def stop(self) -> None:
         """Ends `run` after the batches that are under way."""
@@ -111,20 +112,20 @@ class Uplink:
 
     def run(self) -> None:
         """Sends rows as they come until `stop`; waits for a collector that is away."""
-        window, pauses = WINDOW, Pauses()
+        window = WINDOW
         while not self._stopping.is_set():
             try:
                 # A narrow stream looks for the batch at fault; once it is through, the next is wide again.
                 self._stream(window, follow=window == WINDOW)
-                window, pauses = WINDOW, Pauses()
+                window = WINDOW
             except SpoolUnusable as error:
                 self._say_once(str(error))
-                self._stopping.wait(pauses.next_s())
+                self._stopping.wait(self._pauses.next_s())
             except grpc.RpcError as error:
                 self._say(error)
                 window = self._after(error, window)
                 if not _over_one_batch(error):
-                    self._stopping.wait(max(pauses.next_s(), _retry_after_s(error)))
+                    self._stopping.wait(max(self._pauses.next_s(), _retry_after_s(error)))
 
     def _stream(self, window: int, *, follow: bool, patience_s: float | None = None) -> None:
         """One Push stream, until the spool is empty or, with `follow`, until the uplink is stopped.
@@ -159,6 +160,7 @@ class Uplink:
                         *(ack.rejected_rows, ack.sequence),
                     )
                 self._said = ""
+                self._pauses.begin_anew()
         finally:
             ended.set()
             credit.release()
