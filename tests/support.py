@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -124,6 +125,17 @@ def laid(folder: Path) -> Path:
     if not (folder / "roofleet.duckdb").exists():
         (folder / "roofleet.duckdb").write_bytes(_store())
     return folder
+
+
+@contextlib.contextmanager
+def filled_copy(folder: Path, place: Path) -> Iterator[Any]:
+    """A store that begins with what the one in a folder holds. To work its figures out once for many tests is
+    worth a copy."""
+    from roofleet_collector.store import DuckDBStore
+
+    store = DuckDBStore(Path(shutil.copytree(folder, place)))
+    yield store
+    store.close()
 
 
 def roofed(folder: Path) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from tests.support import laid
+from tests.support import filled_copy, laid
 
 from roofleet_agent.rows import table_of
 from roofleet_collector.store import Append, DuckDBStore
@@ -127,13 +128,22 @@ def answers(store: DuckDBStore) -> dict[str, list[dict[str, Any]]]:
     return {view: store.query(f"SELECT * FROM {view} ORDER BY ALL").read_all().to_pylist() for view in VIEWS}
 
 
-@pytest.fixture
-def kinds(store: DuckDBStore) -> DuckDBStore:
+@pytest.fixture(scope="module")
+def kinds_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each kind, whose rows came before the word that it is done."""
+    store = DuckDBStore(laid(tmp_path_factory.mktemp("kinds")))
     begin(store)
     each = [rows_of(run_id, **more) for run_id, more in KINDS.items()]
     put(store, **{table: [row for rows in each for row in rows.get(table, ())] for table in each[0]})
-    return store
+    store.close()
+    return store.path.parent
+
+
+@pytest.fixture
+def kinds(kinds_once: Path, tmp_path: Path) -> Iterator[DuckDBStore]:
+    """A store with those runs for each test."""
+    with filled_copy(kinds_once, tmp_path / "data") as store:
+        yield store
 
 
 def test_views_answer_the_same_in_whatever_order_rows_came(kinds: DuckDBStore, tmp_path: Path) -> None:

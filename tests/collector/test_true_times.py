@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from tests.collector.test_views import RUN, _cost, _layer, _op, _span, _step, filled, one
+from tests.collector.test_views import RUN, _cost, _layer, _op, _span, _step, filled, filled_once, one
+from tests.support import filled_copy, laid
 
 from roofleet_agent.rows import table_of
 from roofleet_collector.store import Append, DuckDBStore
 from roofleet_collector.store.figures import settle
 from roofleet_collector.store.schema import migrate, view_sql
 
-__all__ = ["filled"]
+__all__ = ["filled", "filled_once"]
 
 TINY = {"model_id": "m", "name": "tiny", "origin": "catalog", "architecture": "Tiny", "task": "generate",
         "parameters": 5}  # fmt: skip
@@ -34,9 +36,10 @@ def rows_of(store: DuckDBStore, sql: str) -> list[dict[str, Any]]:
     return listed
 
 
-@pytest.fixture
-def nested(store: DuckDBStore) -> DuckDBStore:
+@pytest.fixture(scope="module")
+def nested_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One step of "" around "a" around "a.x" and "a.y"; timing a call costs 10 ns around it and 5 inside."""
+    store = DuckDBStore(laid(tmp_path_factory.mktemp("nested")))
     put(
         store,
         runs=[RUN | {"timer_outside_ns": 10.0, "timer_inside_ns": 5.0}],
@@ -49,7 +52,15 @@ def nested(store: DuckDBStore) -> DuckDBStore:
             _span("a.y", 100, 100) | {"start_ns": 280, "inner_calls": 0},
         ],
     )
-    return store
+    store.close()
+    return store.path.parent
+
+
+@pytest.fixture
+def nested(nested_once: Path, tmp_path: Path) -> Iterator[DuckDBStore]:
+    """A store with that step for each test."""
+    with filled_copy(nested_once, tmp_path / "data") as store:
+        yield store
 
 
 @pytest.mark.parametrize(

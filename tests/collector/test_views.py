@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import filled_copy, laid
 
 from roofleet_agent.rows import table_of
 from roofleet_collector.store import Append, DuckDBStore
@@ -78,8 +81,8 @@ def _layer(path: str, index: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def filled(store: DuckDBStore) -> DuckDBStore:
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run: a prefill of 1,000 ns and decode steps of 400 ns, 10 % slower when timed."""
     rows: dict[str, list[dict[str, Any]]] = {
         "runs": [RUN],
@@ -107,8 +110,17 @@ def filled(store: DuckDBStore) -> DuckDBStore:
         "op_costs": [_cost(0, "a.x", 190, 10, 50), _cost(1, "a.y", 10, 0, 80),
                      _cost(2, "a.y", 0, 0, 0, known=False)],
     }  # fmt: skip
+    store = DuckDBStore(laid(tmp_path_factory.mktemp("filled")))
     store.append(Append({name: table_of(name, listed) for name, listed in rows.items()})).result()
-    return store
+    store.close()
+    return store.path.parent
+
+
+@pytest.fixture
+def filled(filled_once: Path, tmp_path: Path) -> Iterator[DuckDBStore]:
+    """A store with that run for each test."""
+    with filled_copy(filled_once, tmp_path / "data") as store:
+        yield store
 
 
 def one(store: DuckDBStore, sql: str) -> dict[str, Any]:
