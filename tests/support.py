@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -223,6 +224,7 @@ def roofleet(
         err = _Told(*stop)
     root = logging.getLogger()
     handlers, level, root.handlers = root.handlers, root.level, []
+    uncaught = threading.excepthook
     environment, argv, streams = dict(os.environ), sys.argv, (sys.stdin, sys.stdout, sys.stderr)
     os.environ.update({"ROOFLEET_DATA": str(data), "HF_HUB_OFFLINE": "1"} | env)
     sys.argv = ["roofleet", *arguments]
@@ -242,6 +244,8 @@ def roofleet(
         os.environ.update(environment)
         root.handlers = handlers
         root.setLevel(level)
+        logging.captureWarnings(False)
+        threading.excepthook = uncaught
     said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(arguments, status or 0, said, complained)
 

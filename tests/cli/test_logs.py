@@ -121,6 +121,15 @@ def test_the_journal_gets_priorities_instead_of_times(
             assert written.startswith(wanted) if wanted else "WARNING x: full" in written
 
 
+def test_a_command_in_this_process_leaves_no_log_behind(tmp_path: Path) -> None:
+    """What a test runs takes neither its handlers nor what looks after its threads away."""
+    before = (threading.excepthook, list(logging.getLogger().handlers), warnings.showwarning)
+    wrong = ("collector", "--grpc", "0.0.0.0:0", "--sql", "0.0.0.0:0", "--log-format", "json")
+    done = roofleet(*wrong, data=tmp_path)
+    assert lines(done.stderr)[0]["level"] == "error"  # why it did not start is a line of the log too
+    assert (threading.excepthook, list(logging.getLogger().handlers), warnings.showwarning) == before
+
+
 @pytest.mark.parametrize("format", list(Format))
 def test_no_secret_is_in_a_log(format: Format) -> None:
     """Tokens, codes and what stands behind `Bearer` are cut in messages, fields and traces of either format;
