@@ -40,9 +40,10 @@ def installing(command: typer.Typer, role: Role) -> None:
 
     @command.command(
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-        help=f"Write a hardened systemd unit that runs `roofleet {role}`, and say what is to be done next.\n\n"
-        f"Options of `roofleet {role}` that follow are read as that reads them, and go into the unit. Secrets "
-        "do not: files that options name are given to the unit by LoadCredential, and only root need read them.",
+        help=f"Write a hardened systemd unit that runs `roofleet {role}`, and say what is left to do.\n\n"
+        f"Options of `roofleet {role}` that follow are read as that reads them, and go into the unit. "
+        "Secrets do not: files that options name are given to the unit by LoadCredential, and only root "
+        "need read them.",
     )
     def install(
         context: typer.Context,
