@@ -311,8 +311,10 @@ def decode_run_change(data: bytes) -> RunChange:
     m = _parse(pb.ChangeRunRequest, data)
     if not m.run_id:
         raise MalformedMessage("a change needs the run_id of a run")
-    name, note = (getattr(m, field) if m.HasField(field) else None for field in ("name", "note"))
-    return RunChange(m.run_id, name, note, tuple(m.add_tags), tuple(m.remove_tags))
+    name, note, pinned = (
+        getattr(m, field) if m.HasField(field) else None for field in ("name", "note", "pinned")
+    )
+    return RunChange(m.run_id, name, note, tuple(m.add_tags), tuple(m.remove_tags), pinned)
 
 
 def encode_found(found: bool) -> bytes:

@@ -263,13 +263,17 @@ class AgentStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunChange:
-    """What is to be said of a run; None leaves a text as it was, an empty one takes it away."""
+    """What is to be said of a run; None leaves it as it was, an empty text takes it away.
+
+    One that is pinned outlives retention.
+    """
 
     run_id: str
     name: str | None = None
     note: str | None = None
     add_tags: tuple[str, ...] = ()
     remove_tags: tuple[str, ...] = ()
+    pinned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,6 +387,15 @@ RUN_LABELS = Table(
     replaces=True,
 )
 
+PINNED_RUNS = Table(
+    "pinned_runs",
+    "Runs that outlive retention, by the word of an operator.",
+    ("run_id",),
+    (_RUN, _must("pinned_at", TIME, "When it was pinned.")),
+    replaces=True,
+    derived=True,
+)
+
 LAYERS = Table(
     "layers",
     "A node of the model's module tree.",
@@ -904,8 +913,8 @@ ROOFS_IN_FORCE = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS, SPANS,
-        LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES, REJECTED_ROWS,
+        HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, PINNED_RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS,
+        SPANS, LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES, REJECTED_ROWS,
         RUN_FIGURES, PHASE_FIGURES, LAYER_FIGURES, TURN_FIGURES, ROOFS_IN_FORCE,
     )
 }  # fmt: skip

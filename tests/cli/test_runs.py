@@ -91,6 +91,10 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
     shown = json.loads(said("runs", "show", "one-1", "--json", *read))
     assert (shown["run_name"], shown["tags"], shown["note"]) == ("run 0", ["dawn"], "the fan was off")
     assert "run 0, #dawn, the fan was off" in said("runs", "list", *read)
+    assert said("runs", "pin", "one", *change) == "run one-1: run 0, #dawn, the fan was off, pinned\n"
+    assert "the fan was off, pinned" in said("runs", "show", "one-1", *read)
+    assert said("runs", "unpin", "one", *change) == "run one-1: run 0, #dawn, the fan was off\n"
+    said("runs", "pin", "two-3", *change)
     shown_too = said("runs", "show", "two-2", *read)
     assert "'over there'" in shown_too
     assert "roofleet dashboard" in shown_too

@@ -1,4 +1,4 @@
-"""`roofleet runs`: list, show, delete, tag and note what was measured."""
+"""`roofleet runs`: list, show, delete, tag, note and pin what was measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from roofleet_proto.records import RunChange
 
 runs = typer.Typer(
-    help="List, show, delete, tag and note runs.",
+    help="List, show, delete, tag, note and pin runs.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -166,6 +166,24 @@ def note(
     _change(run, RunChange("", note=text.strip()), collector, data)
 
 
+@runs.command()
+@reaching
+def pin(run: options.RunNeeded, collector: Collector = None, data: options.Data = None) -> None:
+    """Keep a run for good, with all its rows, whatever the collector keeps of others."""
+    from roofleet_proto.records import RunChange
+
+    _change(run, RunChange("", pinned=True), collector, data)
+
+
+@runs.command()
+@reaching
+def unpin(run: options.RunNeeded, collector: Collector = None, data: options.Data = None) -> None:
+    """Keep a run as long as others are kept."""
+    from roofleet_proto.records import RunChange
+
+    _change(run, RunChange("", pinned=False), collector, data)
+
+
 def _change(run: str, change: RunChange, collector: str | None, data: Path | None) -> None:
     from dataclasses import replace
 
@@ -176,10 +194,10 @@ def _change(run: str, change: RunChange, collector: str | None, data: Path | Non
         (run_id,) = chosen_runs(place.query, [run])
         if not place.change_run(replace(change, run_id=run_id)):
             raise UserError(f"run {run_id} is no longer there: it was deleted meanwhile")
-        rows = place.query(
-            "SELECT name AS run_name, tags, note FROM run_labels WHERE run_id = ?", (run_id,)
-        ).to_pylist()
-    print(f"run {run_id}: {labels_text(rows[0]) or 'nothing is said of it'}")
+        said = place.query("SELECT * FROM run_summary WHERE run_id = ?", (run_id,)).to_pylist()[0]
+    if change.pinned is not None and "pinned" not in said:
+        raise UserError("the collector is too old for this: update it")
+    print(f"run {run_id}: {labels_text(said) or 'nothing is said of it'}")
 
 
 @contextmanager

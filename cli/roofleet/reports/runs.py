@@ -40,7 +40,8 @@ def _workload(row: dict[str, Any]) -> str:
 
 
 def labels_text(row: dict[str, Any]) -> str:
-    """Name, tags and note of a run in one line; empty where there are none."""
+    """Name, tags and note of a run in one line, and whether it is pinned; empty where there is nothing."""
     # an older collector does not know them
     tags = " ".join(f"#{tag}" for tag in row.get("tags") or ())
-    return ", ".join(part for part in (row.get("run_name"), tags, row.get("note")) if part)
+    pinned = "pinned" if row.get("pinned") else None
+    return ", ".join(part for part in (row.get("run_name"), tags, row.get("note"), pinned) if part)

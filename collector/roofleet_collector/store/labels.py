@@ -1,4 +1,4 @@
-"""What people do to a run that is stored: call it something, tag it, note something about it, delete it."""
+"""What people do to a run that is stored: name it, tag it, note something about it, pin it, delete it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def change_run(connection: duckdb.DuckDBPyConnection, change: RunChange) -> bool
         "INSERT OR REPLACE INTO run_labels (run_id, name, tags, note) VALUES (?, ?, ?, ?)",
         [change.run_id, name, tags or None, note],
     )
+    if change.pinned is True:
+        connection.execute("INSERT OR IGNORE INTO pinned_runs VALUES (?, now())", [change.run_id])
+    elif change.pinned is False:
+        connection.execute("DELETE FROM pinned_runs WHERE run_id = ?", [change.run_id])
     return True
 
 

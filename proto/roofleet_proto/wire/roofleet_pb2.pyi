@@ -348,18 +348,20 @@ class ListHardwareResponse(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ChangeRunRequest(_message.Message):
-    __slots__ = ("run_id", "name", "note", "add_tags", "remove_tags")
+    __slots__ = ("run_id", "name", "note", "add_tags", "remove_tags", "pinned")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     ADD_TAGS_FIELD_NUMBER: _ClassVar[int]
     REMOVE_TAGS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     name: str
     note: str
     add_tags: _containers.RepeatedScalarFieldContainer[str]
     remove_tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., note: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    pinned: bool
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., note: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., pinned: bool = ...) -> None: ...
 
 class ChangeRunResponse(_message.Message):
     __slots__ = ("found",)

@@ -64,6 +64,7 @@
 -- fault: Why steps lie above their roofs, with both numbers, by phase; NULL where none does.
 -- product_dtypes: JSON object of the dtypes that products are computed in, in prefill or forward, each with its share of their FLOP.
 -- utilization_is_least: Whether MFU and MBU are only lower bounds, as ops without a formula take a notable share of the time.
+-- pinned: Whether it outlives retention.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -135,10 +136,11 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
        p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id,
        r.decode_cache_tokens AS decode_cached_tokens,
-       p.fault, p.product_dtypes, p.utilization_is_least
+       p.fault, p.product_dtypes, p.utilization_is_least, f.run_id IS NOT NULL AS pinned
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN run_labels l ON l.run_id = r.run_id
+LEFT JOIN pinned_runs f ON f.run_id = r.run_id
 LEFT JOIN hosts h ON h.host_id = r.host_id
 LEFT JOIN devices d ON d.device_id = r.device_id
 LEFT JOIN models m ON m.model_id = r.model_id
