@@ -25,6 +25,7 @@ BENCHMARKS = (
     *("timed_pass", "pairs", "roofs", "ingest", "fleet", "counts", "trace", "analyze", "small_query"),
     "hostile",
     "growth",
+    "retention",
 )
 """Each a file here with a function `measure`; imported when it has its turn, so that it fails alone."""
 

@@ -41,6 +41,7 @@ _USERS = {
         "StoreUnreadable",
         "KeysUnreadable",
         "Unprotected",
+        "PolicyUnusable",
     ),
     "roofleet_proto.door": ("NoEntry",),
 }

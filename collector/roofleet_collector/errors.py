@@ -19,6 +19,7 @@
     │   └── ResultTooLarge    ... because its result has no end
     ├── CallerLeft            whoever asked does not wait for the answer any more
     ├── KeysUnreadable        also an OSError: tokens or certificates that cannot be used
+    ├── PolicyUnusable        also a ValueError: ages that rows are kept for and that cannot be read
     ├── Unprotected           doors that would open without keys to others than this machine
     └── CallRefused           also a PermissionError: a caller who may not do that
         ├── UnknownCaller     it shows no token, or one that opens nothing
@@ -117,6 +118,10 @@ class CallerLeft(CollectorError):
 
 class KeysUnreadable(OSError, CollectorError):
     """Tokens or certificates cannot be read or written; the message says why."""
+
+
+class PolicyUnusable(ValueError, CollectorError):
+    """How long rows are to be kept cannot be read, or says what is not known."""
 
 
 class Unprotected(CollectorError):

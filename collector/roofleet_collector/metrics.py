@@ -51,6 +51,29 @@ class Metrics:
             "roofleet_collector_can_store", "1 while rows can be stored.", registry=self.registry
         )
 
+        self._retained = Counter(
+            "roofleet_collector_retention_rows",
+            "Rows that were rolled up or deleted for their age.",
+            ["table", "what"],
+            registry=self.registry,
+        )
+        self._file_bytes = Gauge(
+            "roofleet_collector_file_bytes", "What the database takes on the disk.", registry=self.registry
+        )
+        self._free_bytes = Gauge(
+            "roofleet_collector_file_free_bytes", "What of it new rows can take.", registry=self.registry
+        )
+
+    def retained(self, table: str, what: str, rows: int) -> None:
+        """Retention did something to so many rows of a table."""
+        if rows:
+            self._retained.labels(table, what).inc(rows)
+
+    def sized(self, file_bytes: int, free_bytes: int) -> None:
+        """What the database takes, and what of that is free."""
+        self._file_bytes.set(file_bytes)
+        self._free_bytes.set(free_bytes)
+
     def answered(self, receipt: Receipt, rows: Mapping[str, int], seconds: float) -> None:
         """A batch is committed, with so many rows of each table, after so long."""
         self._answered.observe(seconds)

@@ -22,7 +22,9 @@ from roofleet_collector.keys.opening import Protection
 from roofleet_collector.keys.tokens import Tokens
 from roofleet_collector.limits import USUAL, Bounds
 from roofleet_collector.metrics import Metrics
+from roofleet_collector.policy import Policy
 from roofleet_collector.presence import Running, address_text, leave_note, running_collector
+from roofleet_collector.retaining import retaining
 from roofleet_collector.server import Catalogs, GrpcServer
 from roofleet_collector.store import DuckDBStore, Store
 from roofleet_collector.store.mending import open_mended
@@ -48,13 +50,14 @@ async def serve(
     bounds: Bounds = USUAL,
     lease_s: float = LEASE_S,
     metrics_at: tuple[str, int] | None = None,
+    policy: Policy | None = None,
 ) -> None:
     """Serves until `stop` is set; then lets what is under way end, commits it and closes the file.
 
     `ready` hears where it listens, and how its doors are kept; `bounds` are its limits.
-    An agent that is not heard of for `lease_s` loses its jobs. Prometheus reads at `metrics_at`. Raises
-    StoreInUse, AddressInUse, Unprotected or KeysUnreadable before anything is served, with `strict` also
-    StoreDamaged.
+    An agent that is not heard of for `lease_s` loses its jobs. Prometheus reads at `metrics_at`. What is
+    older than `policy` says is rolled up or deleted. Raises StoreInUse, AddressInUse, Unprotected or
+    KeysUnreadable before anything is served, with `strict` also StoreDamaged.
     """
     protection = protection or Protection()
     tokens = Tokens(folder, most_ids=bounds.callers.agents)
@@ -97,7 +100,7 @@ async def serve(
                 notes = [tokens.open_locally(), leave_note(folder, running)]
                 ready(running, protection.told(tokens.exist()))
                 try:
-                    async with kept(keys):
+                    async with kept(keys), retaining(store, policy or Policy(), metrics):
                         while not stop.is_set():
                             with contextlib.suppress(TimeoutError):
                                 await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)

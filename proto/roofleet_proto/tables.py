@@ -640,6 +640,36 @@ READINGS = Table(
     ),
 )
 
+GAUGES = READINGS.columns[2:]
+"""What a reading tells of a device."""
+
+
+def _summed_up(gauge: Column) -> tuple[Column, ...]:
+    """The columns that stand for one gauge of many readings."""
+    said = f"{gauge.doc[0].lower()}{gauge.doc[1:].removesuffix('.')}"
+    return (
+        _must(f"{gauge.name}_count", INT, f"Readings that tell it: {said}."),
+        Column(f"mean_{gauge.name}", FLOAT, "Mean of those.", gauge.unit),
+        Column(f"min_{gauge.name}", gauge.type, "Least of those.", gauge.unit),
+        Column(f"max_{gauge.name}", gauge.type, "Most of those.", gauge.unit),
+    )
+
+
+ROLLED_READINGS = Table(
+    "rolled_readings",
+    "What is kept of older readings in their place: one row a device and minute, and of still older ones a "
+    "device and hour. `reading_history` has them together with those that are still there.",
+    ("device_id", "width_s", "began_at"),
+    (
+        _must("device_id", TEXT, "The device."),
+        _must("width_s", INT, "How many seconds it stands for: 60 or 3600."),
+        _must("began_at", TIME, "When it begins; a whole minute or hour of UTC."),
+        _must("readings", INT, "Readings that it stands for."),
+        *(column for gauge in GAUGES for column in _summed_up(gauge)),
+    ),
+    derived=True,
+)
+
 OUTPUTS = Table(
     "outputs",
     "What a run generated, kept only when asked for.",
@@ -802,6 +832,44 @@ RUN_FIGURES = Table(
             FLOAT,
             "What a token more in the cache adds to a decode step, as a share of it; NULL where unknown.",
         ),
+        Column("settled_at", TIME, "When they were worked out, after the last rows of the run had come."),
+        Column(
+            "spans_let_go_at",
+            TIME,
+            "When retention let the run's spans go: its figures stay, and are never worked out anew.",
+        ),
+    ),
+    derived=True,
+)
+
+KEPT_LAYER_ITERATIONS = Table(
+    "kept_layer_iterations",
+    "What is kept of the spans of a run in their place: one row a phase, layer and iteration. "
+    "`layer_iterations` has them together with those of spans that are still there.",
+    ("run_id", "phase", "path", "iteration"),
+    (
+        _RUN,
+        _PHASE,
+        _PATH,
+        _must("iteration", INT, "Iteration of the run."),
+        _must("steps", INT, "Steps in which the layer's own time was taken."),
+        Column("self_ns", FLOAT, "Their median own time, the timer's cost taken off.", "ns"),
+        _must("start_ns", INT, "The earliest that it began in a step.", "ns"),
+    ),
+    derived=True,
+)
+
+RETENTION = Table(
+    "retention",
+    "What retention did so far: rows of a table that were rolled up, deleted, or left out since they came "
+    "after the others of their run had gone.",
+    ("table_name", "what"),
+    (
+        _must("table_name", TEXT, "Table that it did it to."),
+        _must("what", TEXT, "What it did: `rolled up`, `deleted` or `left out`."),
+        _must("rows", INT, "How many, all time."),
+        _must("first_at", TIME, "When it did so first."),
+        _must("last_at", TIME, "When it did so last."),
     ),
     derived=True,
 )
@@ -913,8 +981,9 @@ ROOFS_IN_FORCE = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, PINNED_RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS, STEPS,
-        SPANS, LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, OUTPUTS, JOBS, AUDIT, LOSSES, REJECTED_ROWS,
-        RUN_FIGURES, PHASE_FIGURES, LAYER_FIGURES, TURN_FIGURES, ROOFS_IN_FORCE,
+        HOSTS, DEVICES, ROOFS, MODELS, RUNS, RUN_LABELS, PINNED_RUNS, LAYERS, LAYER_EDGES, OPS, OP_COSTS,
+        STEPS, SPANS, LAYER_MEMORY, PHASE_MEMORY, OP_TIMES, SWEEPS, READINGS, ROLLED_READINGS, OUTPUTS, JOBS,
+        AUDIT, LOSSES, REJECTED_ROWS, RUN_FIGURES, PHASE_FIGURES, LAYER_FIGURES, TURN_FIGURES,
+        ROOFS_IN_FORCE, KEPT_LAYER_ITERATIONS, RETENTION,
     )
 }  # fmt: skip

@@ -113,6 +113,11 @@ def took_turns(baseline: Run, run: Run) -> bool:
     return baseline.row["turns_id"] is not None and baseline.row["turns_id"] == run.row["turns_id"]
 
 
+def without_spans(runs: Iterable[Run]) -> list[str]:
+    """Ids of runs whose raw spans retention let go."""
+    return [run.run_id for run in runs if run.row.get("spans_let_go_at") is not None]
+
+
 def differences(runs: list[Run]) -> dict[str, list[Any]]:
     """What the runs differ in of what ran: column and the value of each run."""
     listed = {name: [run.row[name] for run in runs] for name in WHAT_RAN}
@@ -190,7 +195,7 @@ def compared_layers(baseline: Run, run: Run) -> list[Row]:
             continue
         some = (run if in_run else baseline).layers[keys[0]]
         change = None
-        if took_turns(baseline, run):
+        if took_turns(baseline, run) and not without_spans((baseline, run)):
             sides = _added(baseline.spans, keys), _added(run.spans, keys)
             change = compare_in_turns(*sides)
             together = _side_by_side(*sides)

@@ -81,6 +81,26 @@ def collect(
             help="How long an agent may not be heard of before its jobs are handed on.",
         ),
     ] = 20.0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="WHAT=AGE",
+            help="How long to keep what, such as readings=7d, spans=90d or runs=forever; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="How long to keep what. Default: collector.toml in the data folder; without it readings are "
+            "rolled up after 7 days, and nothing else goes.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
     bounds: Bounds,
     log_format: staying.LogFormat = logs.Format.text,
     log_level: staying.LogLevel = logs.Level.info,
@@ -97,6 +117,7 @@ def collect(
     needs("collector", "duckdb")
     from roofleet_collector.keys.opening import Protection
     from roofleet_collector.keys.tls import Certificates
+    from roofleet_collector.policy import FILE_NAME, read_policy
     from roofleet_collector.presence import Running
     from roofleet_collector.service import serve
 
@@ -110,6 +131,7 @@ def collect(
     metrics_at = None if metrics is None else address(metrics)
     folder = data_folder(data)
     staying.log(log_format, log_level, verbose)
+    policy = read_policy(config or folder / FILE_NAME, keep or (), must_be=config is not None)
 
     def ready(running: Running, kept: str) -> None:
         where = f"gRPC on {running.grpc}, Flight SQL on {running.sql}, data in {folder} ({kept})"
@@ -130,6 +152,7 @@ def collect(
             bounds=bounds,
             lease_s=lease,
             metrics_at=metrics_at,
+            policy=policy,
         )
 
     asyncio.run(main())

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from roofleet.asking.comparison import Row, Run, compared_layers, compared_phases, differences, took_turns
+from roofleet.asking.comparison import (
+    Row,
+    Run,
+    compared_layers,
+    compared_phases,
+    differences,
+    took_turns,
+    without_spans,
+)
 from roofleet.console import table
 from roofleet_analysis.units import (
     UNKNOWN,
@@ -43,6 +51,12 @@ def print_comparison(console: Console, runs: list[Run]) -> None:
         console.print(
             "No quiet repeats of these runs are stored: the intervals are over iterations of one process "
             "each, and another start may differ by more. Run each again to know."
+        )
+    gone = without_spans(runs)
+    if gone and any(took_turns(baseline, run) for run in runs[1:]):
+        console.print(
+            f"Raw spans of {', '.join(short_ids(gone))} were let go, by the collector's policy: layers are "
+            "compared by iterations. The view layer_comparison keeps their ratios step by step."
         )
     _print_quality(console, runs, names)
     for run, name in zip(runs[1:], names[1:], strict=True):

@@ -26,6 +26,16 @@ def print_fleet(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         console.print(remark, markup=False)
 
 
+def print_retention(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints rows of `retention`: a line for each thing that was done."""
+    for row in rows:
+        console.print(
+            f"retention: {row['rows']:,} rows of {row['table_name']} {row['what']} since "
+            f"{moment_text(row['first_at'])}, last {moment_text(row['last_at'])}",
+            markup=False,
+        )
+
+
 def _hosts(rows: Sequence[dict[str, Any]]) -> Any:
     shown = [
         [

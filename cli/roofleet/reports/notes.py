@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from roofleet_analysis.units import count_text, percent_text
+from roofleet_analysis.units import count_text, moment_text, percent_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,6 +71,11 @@ def print_notes(
         )
         console.print(
             f"  {op['op']}: {count_text(op['calls'])} calls a step of {op['phase']}{share}", markup=False
+        )
+    if row.get("spans_let_go_at") is not None:
+        console.print(
+            f"its raw spans were let go on {moment_text(row['spans_let_go_at'])}, by the collector's policy; "
+            "its figures stay as they were"
         )
     for line in variant_lines(row["variant"], row["variant_notes"]):
         console.print(line, markup=False)

@@ -205,7 +205,10 @@ class EmbeddedCollector:
     def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
         """See Destination.delete_runs."""
         with self._writing() as store:
-            return store.delete_runs(run_ids).result()
+            deleted = store.delete_runs(run_ids).result()
+            for _ in store.give_back():
+                pass
+            return deleted
 
     def _writing(self) -> AbstractContextManager[DuckDBStore]:
         if self.warning:

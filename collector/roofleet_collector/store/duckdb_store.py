@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import astuple
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from roofleet_collector.errors import CollectorError, RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
 from roofleet_collector.limits import USUAL, Engine, Limits
+from roofleet_collector.policy import Policy
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
 from roofleet_collector.store.apart import Apart
 from roofleet_collector.store.contract import Append, Receipt, Seen
@@ -28,6 +31,7 @@ from roofleet_collector.store.figures import (
     last_status,
     refresh_roofs,
     settle,
+    spans_let_go,
     unsettle,
     unsettled,
 )
@@ -37,14 +41,16 @@ from roofleet_collector.store.labels import (
     delete_runs,
     deleted_runs,
     label_host,
-    without_deleted,
+    without,
 )
 from roofleet_collector.store.ledger import Ledger, Noted
 from roofleet_collector.store.limits import bound
 from roofleet_collector.store.locks import lock_down
 from roofleet_collector.store.reader import Reader
+from roofleet_collector.store.retention import Done, Retention, note
 from roofleet_collector.store.rows import Rows
 from roofleet_collector.store.schema import is_current, migrate
+from roofleet_collector.store.space import Size, checkpoint, give_back, size
 from roofleet_collector.store.writer import Writer
 from roofleet_proto.records import RunChange
 from roofleet_proto.tables import HOSTS, REJECTED_ROWS, TABLES, Table
@@ -117,6 +123,9 @@ class DuckDBStore:
             self._connection.close()
             raise
         self._deleted = deleted_runs(self._connection)
+        self._spans_let_go = spans_let_go(self._connection)
+        self._untidy = False
+        """Whether rows were deleted that no checkpoint has freed the space of."""
         self._ledger: Ledger | None = None
         self._kept = KeptNote(folder)
         self.reader = Reader(self._connection)
@@ -221,13 +230,17 @@ class DuckDBStore:
         """See Store.label_host."""
         return self._writer.submit(lambda connection: label_host(connection, host_id, labels))
 
-    def delete_runs(self, run_ids: Sequence[str], *, to_come: bool = False) -> Future[list[str]]:
+    def delete_runs(
+        self, run_ids: Sequence[str], *, to_come: bool = False, spare_pinned: bool = False
+    ) -> Future[list[str]]:
         """See Store.delete_runs."""
 
         def delete(connection: duckdb.DuckDBPyConnection) -> list[str]:
-            there = delete_runs(connection, run_ids, to_come)
+            there = delete_runs(connection, run_ids, to_come, spare_pinned)
             # what waits behind this is in the same transaction
-            self._deleted.update(run_ids if to_come else there)
+            gone = run_ids if to_come else there
+            self._deleted.update(gone)
+            self._untidy = self._untidy or bool(gone)
             return there
 
         def undo(future: Future[list[str]]) -> None:
@@ -237,6 +250,38 @@ class DuckDBStore:
         future = self._writer.submit(delete)
         future.add_done_callback(undo)
         return future
+
+    def retain(self, policy: Policy, now: datetime) -> Iterator[Done]:
+        """Does what a policy asks for, a small step each time, while rows come in; says what each was. Ends
+        when nothing is left to be done."""
+
+        def delete_old(run_ids: Sequence[str]) -> Future[list[str]]:
+            return self.delete_runs(run_ids, spare_pinned=True)
+
+        with closing(self._connection.cursor()) as cursor:
+            retention = Retention(cursor, self._writer.submit, delete_old, self._spans_let_go)
+            for done in retention.steps(policy, now):
+                self._untidy = self._untidy or done.rows > 0
+                yield done
+
+    def give_back(self) -> Iterator[None]:
+        """Gives the space of deleted rows back to the disk, a small step each time, while rows come in. Ends
+        when not much of the file is free, or when a query must come to its end before."""
+        if self._untidy:
+            if not self._tidied():
+                return
+            yield
+        with closing(self._connection.cursor()) as cursor:
+            yield from give_back(cursor, self._writer.submit, self._tidied)
+
+    def _tidied(self) -> bool:
+        self._untidy = not self._writer.submit_alone(checkpoint).result()
+        return not self._untidy
+
+    def size(self) -> Size:
+        """What the file takes on the disk, and what of it is free."""
+        with closing(self._connection.cursor()) as cursor:
+            return size(cursor)
 
     def rederive(self, run_id: str, costs: pa.Table) -> Future[None]:
         """Replaces the costs of one run by those of newer formulas."""
@@ -288,7 +333,8 @@ class DuckDBStore:
         ledger.write(connection)
         try:
             rows = {name: pa.concat_tables(tables) for name, tables in parts.items()}
-            kept = without_deleted(rows, self._deleted)
+            kept, left_out = without(rows, self._deleted, self._spans_let_go)
+            note(connection, Done("spans", "left out", left_out))
             for name, table in kept.items():
                 _insert(connection, TABLES[name], table)
             if feeds := fed(kept):

@@ -92,6 +92,12 @@ def stream(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters, 
     return cursor.execute(sql, _values(parameters)).to_arrow_reader(batch_rows)
 
 
+def table_of(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = ()) -> pa.Table:
+    """The rows of one SELECT, all of them. What is inserted where it was read from must be read like this
+    before: version 1.5 comes upon the rows that it has just inserted."""
+    return relation(cursor, sql, parameters).to_arrow_table()
+
+
 def schema_of(bound: duckdb.DuckDBPyRelation) -> pa.Schema:
     """The Arrow schema of a relation's rows, without computing one. Two columns may have one name."""
     fields = bound.limit(0).to_arrow_table().schema

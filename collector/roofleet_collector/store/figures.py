@@ -3,6 +3,7 @@
 When rows of a run are stored, the run is unsettled until its figures are worked out from all of its rows
 (`views/figures/`) and kept in tables of their own: before its rows are acknowledged if it has ended, and in
 the background while it goes on. What changes without the run is joined by the views, such as roofs and names.
+A run whose spans retention let go keeps the figures that it has, of whichever version, for good.
 The roofs in force are kept as well, by device and conditions.
 """
 
@@ -27,6 +28,7 @@ AT_ONCE = 32
 
 FEEDING = ("layers", "ops", "op_costs", "steps", "spans", "layer_memory", "op_times")
 """Tables whose rows figures are made of, beside `runs`."""
+_LOOKED_AT = (*FEEDING, "kept_layer_iterations")
 
 _OF_ROWS = ("op_work", "op_summary", "unknown_ops", "layer_steps", "phase_iterations", "layer_iterations")
 """Published views that the figures go through, here over the rows of the runs that are settled."""
@@ -70,7 +72,8 @@ def catch_up(connection: duckdb.DuckDBPyConnection) -> None:
     """Settles what is not settled when a store is opened: runs of an older Roofleet, those whose figures are
     of older formulas, and what a process that was killed has left. One that cannot be settled is left out."""
     outdated = connection.execute(
-        "SELECT run_id FROM run_figures WHERE formula_version < ?", [FIGURES_VERSION]
+        "SELECT run_id FROM run_figures WHERE formula_version < ? AND spans_let_go_at IS NULL",
+        [FIGURES_VERSION],
     ).fetchall()
     if outdated:
         unsettle(connection, [run_id for (run_id,) in outdated])
@@ -112,12 +115,27 @@ def unsettled(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def settle(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str], at_once: int = AT_ONCE) -> None:
-    """Works figures of runs out and keeps them in place of what was kept of them."""
+    """Works figures of runs out and keeps them in place of what was kept of them. Those of runs whose spans
+    were let go stay as they are."""
     for begin in range(0, len(run_ids), at_once):
         some = list(run_ids[begin : begin + at_once])
+        if kept := spans_let_go(connection, some):
+            connection.execute("DELETE FROM unsettled WHERE list_contains(?, run_id)", [sorted(kept)])
+            some = [run_id for run_id in some if run_id not in kept]
+        if not some:
+            continue
         forget(connection, some)
         for table in _FIGURES if _took_turns(connection, some) else _FIGURES[:-1]:
             connection.execute(f"INSERT INTO {table} BY NAME {_worked_out(table)}", [some])
+
+
+def spans_let_go(connection: duckdb.DuckDBPyConnection, run_ids: Collection[str] | None = None) -> set[str]:
+    """The runs whose spans were let go, of these or of all."""
+    condition, values = ("", []) if run_ids is None else (" AND list_contains(?, run_id)", [list(run_ids)])
+    found = connection.execute(
+        f"SELECT run_id FROM run_figures WHERE spans_let_go_at IS NOT NULL{condition}", values
+    ).fetchall()
+    return {str(run_id) for (run_id,) in found}
 
 
 def _took_turns(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> bool:
@@ -164,7 +182,7 @@ def _worked_out(table: str) -> str:
     """The SELECT that gives the rows of a table of figures for the runs in its only parameter."""
     parts = {"settling": "SELECT unnest($1) AS run_id", "turning": _TURNING}
     looked_at = "turning" if table == "turn_figures" else "settling"
-    for name in FEEDING:
+    for name in _LOOKED_AT:
         parts[f"live_{name}"] = f"SELECT * FROM {name} WHERE run_id IN (SELECT run_id FROM {looked_at})"
     for name in _OF_ROWS:
         parts[f"live_{name}"] = _live(name)
@@ -177,5 +195,5 @@ def _worked_out(table: str) -> str:
 def _live(name: str) -> str:
     """The SELECT of a published view over the rows of the runs that are settled."""
     sql = view_sql(name).partition(f"VIEW {name} AS\n")[2].rstrip().removesuffix(";")
-    seen = "|".join((*FEEDING, *_OF_ROWS))
+    seen = "|".join((*_LOOKED_AT, *_OF_ROWS))
     return re.sub(rf"\b(FROM|JOIN) ({seen})\b", r"\1 live_\2", sql)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -43,16 +43,21 @@ def change_run(connection: duckdb.DuckDBPyConnection, change: RunChange) -> bool
 
 
 def delete_runs(
-    connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str], to_come: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    run_ids: Sequence[str],
+    to_come: bool = False,
+    spare_pinned: bool = False,
 ) -> list[str]:
     """Deletes all rows of these runs and notes that they are gone; returns those that were there.
 
     The keys of their batches stay: one that comes again is a duplicate as before. With `to_come` those are
-    noted too that are not there, or of which only other rows are: theirs go as well. What they
-    achieved is no roof any more.
+    noted too that are not there, or of which only other rows are: theirs go as well. With `spare_pinned`
+    pinned ones stay. What they achieved is no roof any more.
     """
     found = connection.execute(
-        "SELECT run_id FROM runs WHERE list_contains(?, run_id) ORDER BY run_id", [list(run_ids)]
+        "SELECT run_id FROM runs WHERE list_contains(?, run_id) "
+        "AND (NOT ? OR run_id NOT IN (SELECT run_id FROM pinned_runs)) ORDER BY run_id",
+        [list(run_ids), spare_pinned],
     ).fetchall()
     there = [str(run_id) for (run_id,) in found]
     gone = list(run_ids) if to_come else there
@@ -60,8 +65,9 @@ def delete_runs(
         "SELECT DISTINCT device_id FROM runs WHERE list_contains(?, run_id)", [gone]
     ).fetchall()
     forget(connection, gone)
-    for name in _OF_RUNS:
-        connection.execute(f"DELETE FROM {name} WHERE list_contains(?, run_id)", [gone])
+    places = ", ".join("?" * len(gone))  # written out: the engine then finds them without reading all rows
+    for name in _OF_RUNS if gone else ():
+        connection.execute(f"DELETE FROM {name} WHERE run_id IN ({places})", gone)
     refresh_roofs(connection, [device_id for (device_id,) in devices])
     for run_id in gone:
         connection.execute("INSERT OR REPLACE INTO deleted_runs VALUES (?, now())", [run_id])
@@ -80,12 +86,22 @@ def deleted_runs(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {str(run_id) for (run_id,) in connection.execute("SELECT run_id FROM deleted_runs").fetchall()}
 
 
-def without_deleted(rows: Mapping[str, pa.Table], deleted: set[str]) -> Mapping[str, pa.Table]:
-    """Rows less those of runs that were deleted before they came."""
-    if not deleted:
-        return rows
-    gone = pa.array(sorted(deleted), pa.string())
-    return {
-        name: table.filter(pc.invert(pc.is_in(table.column("run_id"), gone))) if name in _OF_RUNS else table
-        for name, table in rows.items()
-    }
+def without(
+    rows: Mapping[str, pa.Table], deleted: Container[str], spans_let_go: Container[str]
+) -> tuple[Mapping[str, pa.Table], int]:
+    """Rows less those of runs that were deleted before they came, and less spans of runs whose spans were let
+    go; how many of the latter there were."""
+    spans = 0
+    kept = dict(rows)
+    for name, table in rows.items():
+        if name not in _OF_RUNS or "run_id" not in table.schema.names:  # else it is refused
+            continue
+        come = table.column("run_id").unique().to_pylist()
+        gone = [run_id for run_id in come if run_id in deleted]
+        let_go = [run_id for run_id in come if name == "spans" and run_id in spans_let_go]
+        if gone or let_go:
+            unwanted = pc.is_in(table.column("run_id"), pa.array([*gone, *let_go], pa.string()))
+            kept[name] = table.filter(pc.invert(unwanted))
+            if let_go:
+                spans += table.num_rows - kept[name].num_rows
+    return kept, spans

@@ -25,6 +25,7 @@ ROW_VIEWS = (
     "phase_iterations",
     "layer_iterations",
     "decode_by_context",
+    "reading_history",
 )
 """Published views that are worked out from rows each time, each after those it reads."""
 FIGURE_VIEWS = (

@@ -33,6 +33,7 @@ class _Work:
     writes: bool
     bytes: int
     future: Future[Any]
+    alone: bool = False
 
 
 class Writer:
@@ -74,6 +75,10 @@ class Writer:
         same `run`: it is called with all their items and gives a result for each."""
         return self._submit(_Work(run, item, True, bytes > 0, bytes, Future()))
 
+    def submit_alone(self, run: Callable[[duckdb.DuckDBPyConnection], Result]) -> Future[Result]:
+        """Queues work that is done between two transactions, in none, such as a checkpoint."""
+        return self._submit(_Work(run, None, False, False, 0, Future(), alone=True))
+
     def _submit(self, work: _Work) -> Future[Any]:
         with self._closing:
             if self._closed:
@@ -96,7 +101,7 @@ class Writer:
             if first is None:
                 return
             group, bytes, last = [first], first.bytes, False
-            while len(group) < MAX_GROUP and bytes < MAX_GROUP_BYTES:
+            while len(group) < MAX_GROUP and bytes < MAX_GROUP_BYTES and not group[-1].alone:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -107,10 +112,24 @@ class Writer:
                 group.append(following)
                 bytes += following.bytes
             # Work whose caller has gone before it began is left out; from here on nobody can call it off.
-            self._commit([work for work in group if work.future.set_running_or_notify_cancel()])
-            del group, first
+            group = [work for work in group if work.future.set_running_or_notify_cancel()]
+            alone = group.pop() if group and group[-1].alone else None
+            self._commit(group)
+            if alone is not None:
+                self._do_alone(alone)
+            del group, first, alone
             if last:
                 return
+
+    def _do_alone(self, work: _Work) -> None:
+        try:
+            result = work.run(self._connection)
+        except BaseException as error:
+            if is_of_the_machine(error):
+                self.trouble = str(error)
+            work.future.set_exception(error)
+        else:
+            work.future.set_result(result)
 
     def _commit(self, group: list[_Work]) -> None:
         if not group:

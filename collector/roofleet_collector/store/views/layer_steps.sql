@@ -1,4 +1,4 @@
--- One row a layer and timed step: what it took, with what timing its layers cost taken off as far as that was calibrated.
+-- One row a layer and timed step: what it took, with what timing its layers cost taken off as far as that was calibrated. It needs the raw spans: a run whose spans retention let go (run_summary.spans_let_go_at) has no rows here.
 -- run_id: The run.
 -- phase: `prefill`, `decode` or `forward`.
 -- iteration: Iteration of the run.

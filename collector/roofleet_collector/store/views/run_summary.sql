@@ -65,6 +65,7 @@
 -- product_dtypes: JSON object of the dtypes that products are computed in, in prefill or forward, each with its share of their FLOP.
 -- utilization_is_least: Whether MFU and MBU are only lower bounds, as ops without a formula take a notable share of the time.
 -- pinned: Whether it outlives retention.
+-- spans_let_go_at: When retention let its raw spans go: `spans` and `layer_steps` have no rows of it since, and all its figures stay as they were; NULL while the spans are there.
 CREATE OR REPLACE VIEW run_summary AS
 WITH phases AS (
     SELECT run_id,
@@ -136,7 +137,7 @@ SELECT r.run_id, r.host_id, h.hostname, r.device_id, d.name AS device_name, d.ki
        CASE WHEN p.known > 0.9 THEN p.coverage + p.coverage_margin END AS coverage_high,
        p.pairs_unknown, r.iterations, r.iterations_ended_by, r.turns_id,
        r.decode_cache_tokens AS decode_cached_tokens,
-       p.fault, p.product_dtypes, p.utilization_is_least, f.run_id IS NOT NULL AS pinned
+       p.fault, p.product_dtypes, p.utilization_is_least, f.run_id IS NOT NULL AS pinned, as_moment(i.spans_let_go_at) AS spans_let_go_at
 FROM runs r
 JOIN counted n ON n.run_id = r.run_id
 LEFT JOIN run_labels l ON l.run_id = r.run_id

@@ -29,7 +29,8 @@ growth AS (
           FROM lengths GROUP BY run_id)
     WHERE n >= 4 AND abs(slope) > t_quantile(n - 2) * sqrt(greatest(syy / sxx - slope ** 2, 0) / (n - 2))
 )
-SELECT u.run_id, {FIGURES_VERSION} AS formula_version, c.iterations, t.iteration_ns, g.per_token AS growth_per_cached_token
+SELECT u.run_id, {FIGURES_VERSION} AS formula_version, c.iterations, t.iteration_ns, g.per_token AS growth_per_cached_token,
+       now() AS settled_at
 FROM settling u
 LEFT JOIN counted c ON c.run_id = u.run_id
 LEFT JOIN lasting t ON t.run_id = u.run_id
