@@ -87,8 +87,9 @@ def register_shell(app: dash.Dash, pages: tuple[Page, ...]) -> None:
 
     @callback(app, Output(PAGE, "children"), Input(LOCATION, "pathname"), dash.State(LOCATION, "search"))
     def show_page(pathname: str | None, search: str | None) -> Any:
+        name = (pathname or "").strip("/")
         for page in pages:
-            if page.path == (pathname or "/").rstrip("/") or page.path == pathname:
+            if name in (page.path.strip("/"), page.title.lower()):
                 return page.layout(search or "")
         return [
             html.H1("There is no such page"),

@@ -88,6 +88,10 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
     said("runs", "tag", "one", "dawn", "dusk", *change)
     said("runs", "tag", "one", "dusk", "--remove", *change)
     said("runs", "note", "run 0", "the fan was off", *change)
+    assert said("runs", "name", "one", "warm", *change) == "run one-1: warm, #dawn, the fan was off\n"
+    said("runs", "name", "warm", "", *change)
+    assert json.loads(said("runs", "show", "one-1", "--json", *read))["run_name"] is None
+    said("runs", "name", "one", "run 0", *change)
     shown = json.loads(said("runs", "show", "one-1", "--json", *read))
     assert (shown["run_name"], shown["tags"], shown["note"]) == ("run 0", ["dawn"], "the fan was off")
     assert "run 0, #dawn, the fan was off" in said("runs", "list", *read)

@@ -21,6 +21,7 @@ from tests.dashboard.data import FAILED_RUN, GPU_RUN, NO_POWER, SWEEP, Fleet, St
 
 from roofleet_analysis import units
 from roofleet_dashboard.app import create_app, prepare_server
+from roofleet_proto.records import RunChange
 
 pytestmark = pytest.mark.browser
 
@@ -97,6 +98,29 @@ def test_the_runs_table_lists_every_run(browser: Browser, fleet: Fleet) -> None:
         "return [...document.querySelectorAll('.ag-row[row-id]')].map(r => r.getAttribute('row-id'))"
     )
     assert {fleet.gpt2_run, fleet.bert_run, GPU_RUN, FAILED_RUN} <= set(rows)
+
+
+def test_what_is_said_of_a_run_is_shown(browser: Browser, fleet: Fleet) -> None:
+    """Its name, tags and note; columns for them are there as soon as a run has one."""
+    browser.open("/runs")
+    browser.find(f".ag-row[row-id='{GPU_RUN}']")
+    assert not browser.run("return document.querySelector('.ag-header-cell[col-id=tags]')")
+    fleet.store.change_run(
+        RunChange(GPU_RUN, name="before the fan", note="The fan was off.", add_tags=("night",))
+    ).result()
+    browser.open(f"/runs?run={GPU_RUN}")
+    said = browser.text(f"[data-run='{GPU_RUN}']")
+    assert "before the fan · " in said
+    assert "night" in said
+    assert "The fan was off." in said
+    assert browser.text(f".ag-row[row-id='{GPU_RUN}'] [col-id='tags']") == "night"
+    fleet.store.change_run(RunChange(GPU_RUN, name="", note="", remove_tags=("night",))).result()
+
+
+def test_a_page_is_found_by_its_name_too(browser: Browser) -> None:
+    """The fleet lies at / and at /fleet."""
+    browser.open("/fleet")
+    browser.find("[data-device='gpu-0']")
 
 
 def test_choosing_a_run_sums_it_up(browser: Browser, fleet: Fleet) -> None:

@@ -154,6 +154,20 @@ def tag(
 
 @runs.command()
 @reaching
+def name(
+    run: options.RunNeeded,
+    text: Annotated[str, typer.Argument(help="What it is called; empty takes the name away.")],
+    collector: Collector = None,
+    data: options.Data = None,
+) -> None:
+    """Give a run a name, or another one."""
+    from roofleet_proto.records import RunChange
+
+    _change(run, RunChange("", name=options.label(text, "name") if text.strip() else ""), collector, data)
+
+
+@runs.command()
+@reaching
 def note(
     run: options.RunNeeded,
     text: Annotated[str, typer.Argument(help="What is to be noted; empty takes the note away.")],

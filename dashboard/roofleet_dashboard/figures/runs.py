@@ -24,7 +24,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GridColumn:
-    """A column of the table: plain numbers in the unit that its head names, so they sort and filter."""
+    """A column of the table: plain numbers in the unit that its head names, so they sort and filter.
+
+    What is `rare` is not shown where no run has it.
+    """
 
     field: str
     head: str
@@ -33,6 +36,7 @@ class GridColumn:
     width: int = 120
     kind: str = "number"
     pinned: bool = False
+    rare: bool = False
 
 
 TTFT = "Time to first token: median prefill step, without layer timing."
@@ -46,6 +50,10 @@ COLUMNS = (
     GridColumn("model_name", "Model", width=140, kind="text", pinned=True),
     GridColumn("variant", "Variant", meaning="How the model was changed; base is unchanged.", width=115,
                kind="text"),
+    GridColumn("run_name", "Name", meaning="What the run is called: `roofleet runs name`.", width=140,
+               kind="text", rare=True),
+    GridColumn("tags", "Tags", meaning="Words it is found by: `roofleet runs tag`.", width=130, kind="text",
+               rare=True),
     GridColumn("started_at", "Started, UTC", width=160, kind="text"),
     GridColumn("status", "Status", width=100, kind="text"),
     GridColumn("time_to_first_token_ns", "TTFT, ms", "ms", TTFT, 100),
@@ -62,7 +70,7 @@ COLUMNS = (
     GridColumn("model_flops_utilization", "MFU, %", "%", MFU, 90),
     GridColumn("memory_bandwidth_utilization", "MBU, %", "%", MBU, 90),
     GridColumn("fault", "Above its roof", meaning=f"Marked (!) beside MFU and MBU. {ABOVE}", width=150,
-               kind="text"),
+               kind="text", rare=True),
     GridColumn("energy_per_token_j", "Energy, J/token", "J", width=120),
     GridColumn("instrumentation_overhead", "Overhead, %", "%", OVERHEAD, 110),
     GridColumn("layer_time_coverage", "Coverage, %", "%", COVERAGE, 110),
@@ -70,7 +78,7 @@ COLUMNS = (
                "a module's own.", width=110, kind="text"),
     GridColumn("roof_source_kind", "Roofs", meaning="Where the roofs of MFU and MBU come from.", width=110,
                kind="text"),
-    GridColumn("error", "Error", width=260, kind="text"),
+    GridColumn("error", "Error", width=260, kind="text", rare=True),
 )  # fmt: skip
 
 
@@ -82,8 +90,8 @@ _UTILIZATION = (
 )
 
 
-def column_definitions() -> list[dict[str, Any]]:
-    """The columns for AG Grid."""
+def column_definitions(rows: Sequence[Row] = ()) -> list[dict[str, Any]]:
+    """The columns for AG Grid, of a table with those rows."""
     found = []
     for column in COLUMNS:
         definition: dict[str, Any] = {
@@ -96,6 +104,7 @@ def column_definitions() -> list[dict[str, Any]]:
             "headerTooltip": column.meaning or column.head,
             "tooltipField": column.field if column.kind == "text" else None,
             "pinned": "left" if column.pinned else None,
+            "hide": column.rare and not any(row[column.field] for row in rows),
         }
         found.append({key: value for key, value in definition.items() if value is not None})
     return found
@@ -114,6 +123,8 @@ def _cell(row: Row, column: GridColumn) -> Any:
     value = row[column.field]
     if column.field == "started_at":
         return units.moment_text(value).removesuffix(" UTC") if value else None
+    if column.field == "tags":
+        return ", ".join(value) if value else None
     if column.field == "instrumentation_overhead":
         return None if value is None else units.in_unit(round(value - 1, 4), "%")
     return units.in_unit(value, column.unit) if column.unit is not None else value

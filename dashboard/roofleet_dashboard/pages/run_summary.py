@@ -36,7 +36,13 @@ def summary(source: Source, run_id: str | None) -> Any:
     how = run["dtype"] if run["variant"] == "base" else f"{run['dtype']}, {run['variant']}"
     title = f"{run['model_name']} · {how} {where}"
     workload = workload_text(run["batch_size"], run["prompt_tokens"], run["new_tokens"])
+    if run["run_name"]:
+        title = f"{run['run_name']} · {title}"
     parts: list[Any] = [html.H2(title), html.P(workload, className="rf-faint")]
+    if run["tags"]:
+        parts.append(dmc.Group([dmc.Badge(tag, variant="light", tt="none") for tag in run["tags"]]))
+    if run["note"]:
+        parts.append(html.P(run["note"], className="rf-note"))
     if run["error"]:
         parts.append(dmc.Alert(run["error"], title=f"This run is {run['status']}", color="red"))
     if run["noise"]:

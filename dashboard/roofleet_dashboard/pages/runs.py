@@ -84,6 +84,7 @@ def register(app: dash.Dash, source: Source) -> None:
 
     @callback(
         app,
+        Output(GRID, "columnDefs"),
         Output(GRID, "rowData"),
         Output(GRID, "style"),
         Output(EMPTY, "children"),
@@ -96,9 +97,9 @@ def register(app: dash.Dash, source: Source) -> None:
         try:
             rows = queries.rows(source, "runs")
         except SourceError as error:
-            return no_update, no_update, no_update, away(error), False
+            return no_update, no_update, no_update, no_update, away(error), False
         style = _GRID_STYLE if rows else {"display": "none"}
-        return grid_rows(rows), style, None if rows else no_runs(), None, True
+        return column_definitions(rows), grid_rows(rows), style, None if rows else no_runs(), None, True
 
     @callback(
         app,

@@ -1,5 +1,5 @@
 -- The latest runs with their headline figures.
-SELECT run_id, started_at, status, error, model_name, parameters, weights, dtype, variant, attention,
+SELECT run_id, run_name, tags, started_at, status, error, model_name, parameters, weights, dtype, variant, attention,
        hostname, device_name, device_kind, batch_size, prompt_tokens, new_tokens,
        time_to_first_token_ns, time_per_output_token_ns, tokens_per_s, peak_memory_bytes,
        energy_per_token_j, model_flops_utilization, memory_bandwidth_utilization,
