@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,10 +33,13 @@ def test_a_fleet_is_listed_with_what_is_amiss(tmp_path: Path) -> None:
             "batches": 1200, "first_at": seen, "last_at": seen,
         }  # fmt: skip
         runs.sink.write("losses", table_of("losses", [loss]))
+        reading = {"device_id": "d", "read_at": datetime.now(UTC) - timedelta(minutes=7), "utilization": 0.5}
+        runs.sink.write("readings", table_of("readings", [reading]))
         runs.deliver()
     said = roofleet("fleet", data=tmp_path)
     assert said.returncode == 0, said.stderr
     assert "attic: 1,200 rows were let go of unsent" in said.stdout
+    assert re.search(r"7\.0\d min\s+ago", said.stdout)
     assert "no power_w of Old CPU of attic: no counter may be read" in said.stdout
     (row,) = json.loads(roofleet("fleet", "--json", data=tmp_path).stdout)
     assert (row["hostname"], row["lost_rows"], row["attached_since"]) == ("attic", 1200, None)

@@ -13,6 +13,8 @@ from roofleet_analysis.units import UNKNOWN, capacity_text, moment_text, time_te
 if TYPE_CHECKING:
     from rich.console import Console
 
+NOW_S = 20.0
+"""A reading that is younger tells what a device does now."""
 OFF_NS = 1e9
 """A clock that is off by less is no remark: that much can be the way of a message."""
 
@@ -69,11 +71,21 @@ def _devices(rows: Sequence[dict[str, Any]]) -> Any:
             UNKNOWN if row["utilization"] is None else f"{100 * row['utilization']:.0f} %",
             f"{_size(row['memory_used_bytes'])} of {_size(row['memory_bytes'])}",
             UNKNOWN if row["power_w"] is None else f"{row['power_w']:.0f} W",
+            _read(row["reading_at"]),
             f"{row['runs']:,}",
         ]
         for row in rows
     ]
-    return table(None, ["host", "device", "busy", "memory", "power", "runs"], shown, right=(2, 3, 4, 5))
+    heads = ["host", "device", "busy", "memory", "power", "read", "runs"]
+    return table(None, heads, shown, right=(2, 3, 4, 6))
+
+
+def _read(at: datetime | None) -> str:
+    """When a device was read last; unknown where that is longer ago than an hour, or never was."""
+    if at is None:
+        return UNKNOWN
+    ago_s = (datetime.now(UTC) - at).total_seconds()
+    return "now" if ago_s < NOW_S else f"{time_text(ago_s * 1e9)} ago"
 
 
 def _size(size: int | None) -> str:
