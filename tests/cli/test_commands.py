@@ -22,6 +22,7 @@ from tests.support import (
     TINY_GPT2,
     collector,
     eventually,
+    roofed,
     roofleet,
     start_collector,
     start_roofleet,
@@ -58,10 +59,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A data folder with one run of it, made by the command itself."""
-    folder = used(tmp_path_factory.mktemp("data"))
-    answer = roofleet("profile", str(tiny), "--data", str(folder), *QUICK, "--json", data=folder)
+    """A data folder with one run of it, made by the command itself, which measured roofs for it in haste."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as hasty:
+        hasty.setattr("roofleet_agent.roofs.measured.MEASURE_S", 0.0)
+        answer = roofleet("profile", str(tiny), "--data", str(folder), *QUICK, "--json", data=folder)
     assert answer.returncode == 0, answer.stderr
+    assert (folder / "roofs.json").exists()
+    roofed(folder)
     (folder / "row.json").write_text(answer.stdout)
     return folder
 
