@@ -134,7 +134,8 @@ SELECT 'roof' || i || k AS roof_id, 'device' || i AS device_id, 'measured' AS so
 FROM range({DEVICES}) t(i), range(3) x(k);
 
 INSERT INTO runs BY NAME
-SELECT uuid()::VARCHAR AS run_id, 'host' || (i % {DEVICES}) AS host_id,
+SELECT printf('%08x', (epoch(now())::BIGINT - 60 * ($runs - i)) * 8 % 4294967296)
+       || substr(uuid()::VARCHAR, 9) AS run_id, 'host' || (i % {DEVICES}) AS host_id,
        'device' || (i % {DEVICES}) AS device_id,
        'model' || (i // {DEVICES} % 40) AS model_id, 'done' AS status,
        now() - to_minutes($runs - i) AS started_at,

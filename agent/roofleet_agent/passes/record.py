@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from roofleet_agent.inventory import host_id
 from roofleet_agent.passes.base import Found
 from roofleet_agent.rows import Sink, table_of
+from roofleet_agent.run_ids import new_run_id
 from roofleet_proto.tables import TABLES
 
 
@@ -18,7 +18,7 @@ class Record:
     """One run on its way to a sink. `row` is its row of `runs`, written again when there is more to say."""
 
     def __init__(self, sink: Sink, device_id: str, run_id: str | None = None, **columns: Any) -> None:
-        self.run_id = run_id or str(uuid.uuid4())
+        self.run_id = run_id or new_run_id()
         self.began_ns = time.perf_counter_ns()
         self._sink = sink
         self.row: dict[str, Any] = {

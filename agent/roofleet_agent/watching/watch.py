@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import statistics
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from roofleet_agent.passes.record import Record
 from roofleet_agent.passes.tracing import StatedCost
 from roofleet_agent.registry import discover_devices
 from roofleet_agent.rows import Sink
+from roofleet_agent.run_ids import new_run_id
 from roofleet_agent.variants import Note
 from roofleet_agent.watching.calls import Calls
 from roofleet_agent.watching.costing import Costs, costs_of
@@ -41,7 +41,7 @@ class Watch:
     """Watches one model between `start` and `stop`; `play` finds the costs, `write` gives rows to a sink."""
 
     def __init__(self, model: nn.Module, name: str) -> None:
-        self.run_id = str(uuid.uuid4())
+        self.run_id = new_run_id()
         self.model, self.name = model, name
         self.device = _device_of(model)
         self._torch_device = torch.device(self.device.torch_name)

@@ -28,8 +28,8 @@ runs = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SURE = 6
-"""Characters of an id that name a run for what cannot be undone."""
+SURE = 8
+"""Characters of an id that name a run for what cannot be undone: fewer tell only about when it began."""
 
 
 class Status(StrEnum):

@@ -126,7 +126,7 @@ def _labels(runs: list[RunPhase], rows: list[queries.Row]) -> list[str]:
         for item, row in zip(runs, rows, strict=True)
     ]
     return [
-        label if plain.count(label) == 1 else f"{label} · {row['dtype']} · run {item.run_id[:6]}"
+        label if plain.count(label) == 1 else f"{label} · {row['dtype']} · run {item.run_id[:8]}"
         for label, item, row in zip(plain, runs, rows, strict=True)
     ]
 
