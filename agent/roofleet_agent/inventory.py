@@ -19,7 +19,6 @@ from roofleet_agent.devices.cpu import cpu_name, memory_bytes, usable_threads
 from roofleet_proto import __version__
 
 
-@cache
 def host_name() -> str:
     """What the machine is called: $ROOFLEET_HOST, which in a container says where it is, else as it says."""
     return os.environ.get("ROOFLEET_HOST") or socket.gethostname()
@@ -32,6 +31,7 @@ def host_id() -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, named or f"{_machine_id()}.{host_name()}"))
 
 
+@cache
 def _machine_id() -> str:
     for place in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         path = Path(place)
