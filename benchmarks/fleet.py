@@ -138,29 +138,43 @@ async def _agents(address: str, agents: range, seconds: int, ready: Any) -> tupl
 
 
 async def _agent(channel: Any, number: int, seconds: int) -> tuple[int, int]:
-    from roofleet_proto.services import PUSH
+    """One agent: what is not acknowledged when a stream ends, it sends on the next one."""
+    import grpc
 
-    under_way: dict[int, int] = {}
+    from roofleet_proto.services import PUSH, RETRY_AFTER_MS
+
+    waiting: dict[int, Batch] = {}
+    rows: dict[int, int] = {}
     sent = acked = 0
-    begin = time.monotonic()
+    begin, second = time.monotonic(), 0
 
     async def batches() -> AsyncIterator[Batch]:
-        nonlocal sent
-        sequence = 0
+        nonlocal sent, second
+        for batch in list(waiting.values()):
+            yield batch
         offset = (number % 100) / 100  # agents are not in step
-        for second in range(seconds):
+        while second < seconds:
             await asyncio.sleep(max(0.0, begin + second + offset - time.monotonic()))
             parts = [("spans", _spans(number, second))]
             if second % READINGS_EVERY == READINGS_EVERY - 1:
                 parts.append(("readings", _readings(number, second)))
-            for table, rows in parts:
-                sequence += 1
-                under_way[sequence] = rows.num_rows
-                sent += rows.num_rows
-                yield Batch(f"agent-{number}", 1, sequence, table, encode_rows(rows))
+            second += 1
+            for table, part in parts:
+                sequence = len(rows) + 1
+                rows[sequence] = part.num_rows
+                sent += part.num_rows
+                waiting[sequence] = Batch(f"agent-{number}", 1, sequence, table, encode_rows(part))
+            for sequence in range(len(rows) + 1 - len(parts), len(rows) + 1):
+                yield waiting[sequence]
 
-    async for ack in PUSH.client(channel)(batches()):
-        acked += under_way.pop(ack.sequence)
+    while second < seconds or waiting:
+        try:
+            async for ack in PUSH.client(channel)(batches()):
+                if waiting.pop(ack.sequence, None) is not None:
+                    acked += rows[ack.sequence]
+        except grpc.aio.AioRpcError as error:
+            told = dict(error.trailing_metadata() or ()).get(RETRY_AFTER_MS, 1000)
+            await asyncio.sleep(float(told) / 1000)
     return sent, acked
 
 
