@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 
 import pytest
 
+from roofleet_agent.devices import accelerator
 from roofleet_agent.devices.base import Device
 from roofleet_agent.devices.cpu import CpuDevice
 from roofleet_agent.errors import DeviceNotFound
@@ -69,6 +72,32 @@ def test_every_host_has_its_cpu_first() -> None:
     """The CPU is always there, found without waking anything."""
     assert discover_devices(wake_accelerators=False)[0].info.kind == "cpu"
     assert isinstance(find_device("cpu"), CpuDevice)
+
+
+def test_accelerators_are_found_without_torch_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a driver is, another process is asked; what it tells is a device, whose gauges say why they are
+    missing."""
+    told = {"key": "u-1", "kind": "gpu", "name": "Chip", "backend": "xpu", "device_index": 1,
+            "memory_bytes": 2**34, "driver_version": None}  # fmt: skip
+    says = f"print('hello'); print({json.dumps([told])!r})"
+    monkeypatch.setattr(accelerator, "_driver_is_there", lambda: True)
+    monkeypatch.setattr(accelerator, "TELLS", (sys.executable, "-c", says))
+    (found,) = accelerator.discover(wake=False)
+    assert asdict(found.info) == told
+    assert found.torch_name == "xpu:1"
+    assert set(found.read().unavailable) == set(GAUGES)
+    assert device_row(found)["memory_bytes"] == 2**34
+
+
+def test_an_agent_asks_a_process_that_finds_what_it_would_find_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real one finds the same devices; one that fails is a line of the log, and no device."""
+    monkeypatch.setattr(accelerator, "_driver_is_there", lambda: True)
+    assert [device.info for device in accelerator.discover(wake=False)] == [d.info for d in DEVICES[1:]]
+    monkeypatch.setattr(accelerator, "TELLS", (sys.executable, "-c", "raise SystemExit('no driver')"))
+    assert accelerator.discover(wake=False) == []
+    assert "no driver" in caplog.text
 
 
 def test_auto_prefers_an_accelerator() -> None:
