@@ -8,6 +8,7 @@ AgentError
 ├── OutOfMemory(MemoryError)        the device had no room after all
 ├── JobRefused(ValueError)          a job that the rules of this agent do not allow
 ├── RulesUnusable(ValueError)       its rules cannot be read
+├── AgentRuns(RuntimeError)         another one is attached from the same folder
 ├── SpoolUnusable(OSError)          rows cannot be kept on disk
 └── CollectorUnreachable(ConnectionError)
 """
@@ -43,6 +44,10 @@ class JobRefused(ValueError, AgentError):
 
 class RulesUnusable(ValueError, AgentError):
     """The file with the agent's rules cannot be read, or says what is not known."""
+
+
+class AgentRuns(RuntimeError, AgentError):
+    """Another agent is attached from the same data folder."""
 
 
 class SpoolUnusable(OSError, AgentError):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from roofleet_agent.alone import alone_in
 from roofleet_agent.devices.base import Device
 from roofleet_agent.errors import SpoolUnusable
 from roofleet_agent.inventory import device_id, device_row, host_id, host_name, host_row
@@ -87,8 +88,9 @@ class AgentService:
         hired: Hired | None = None,
         metrics_at: tuple[str, int] | None = None,
     ) -> None:
-        """Takes jobs if it is told how; Prometheus reads at `metrics_at`."""
+        """Takes jobs if it is told how; Prometheus reads at `metrics_at`. AgentRuns if there is one."""
         self._folder = folder
+        self._alone = alone_in(folder)
         self._spool = Spool(folder / AGENT_SPOOL, limits)
         self._kept = run_spool(folder, collector)
         self._kept_spool: Spool | None = None
@@ -160,6 +162,7 @@ class AgentService:
         self._spool.close()
         if self._kept_spool is not None:
             self._kept_spool.close()
+        self._alone.close()
 
     def _send(self, spool: Spool) -> None:
         uplink = Uplink(spool, self._channel)

@@ -29,6 +29,7 @@ class UserError(Exception):
 _USERS = {
     "roofleet_agent.errors": (
         "ModelNotFound",
+        "AgentRuns",
         "ModelRefused",
         "DeviceNotFound",
         "WorkloadRefused",

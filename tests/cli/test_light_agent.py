@@ -60,3 +60,19 @@ def test_the_bare_install_says_what_running_a_model_needs(tmp_path: Path) -> Non
         _, said = process.communicate()
     assert process.returncode == 2
     assert said == "error: this needs torch, which is not installed: pip install 'roofleet[agent]'\n"
+
+
+def test_a_folder_has_one_agent(tmp_path: Path) -> None:
+    """A second one is refused with the first one's process; after that was killed it may begin."""
+    command = ["-c", BARE, "agent", "--collector", "127.0.0.1:9", "--data", str(tmp_path)]
+    with running(*command, stdout=subprocess.DEVNULL) as agent:
+        eventually(lambda: (tmp_path / "agent.lock").exists() and (tmp_path / "agent.lock").read_text())
+        with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+            _, said = second.communicate(timeout=120)
+        assert second.returncode == 2
+        assert f"(process {(tmp_path / 'agent.lock').read_text().strip()})" in said
+        agent.kill()
+        agent.wait()
+    with running(*command, stdout=subprocess.PIPE) as third:
+        assert third.stdout is not None
+        assert "sending to" in third.stdout.readline()
