@@ -46,7 +46,7 @@ _USERS = {
     ),
     "roofleet_proto.door": ("NoEntry",),
 }
-_FAILED = {"roofleet_agent.errors": ("OutOfMemory",)}
+_FAILED = {"roofleet_agent.errors": ("OutOfMemory",), "roofleet_collector.errors": ("StoreBroken",)}
 _UNREACHABLE = {"roofleet_agent.errors": ("CollectorUnreachable",), "roofleet.api.client": ("ServerAway",)}
 
 

@@ -120,6 +120,11 @@ class KeysUnreadable(OSError, CollectorError):
     """Tokens or certificates cannot be read or written; the message says why."""
 
 
+class StoreBroken(CollectorError):
+    """The engine has given the database up, such as for a disk that was full in the wrong moment; it has to
+    be opened anew, and what was acknowledged is in it."""
+
+
 class PolicyUnusable(ValueError, CollectorError):
     """How long rows are to be kept cannot be read, or says what is not known."""
 

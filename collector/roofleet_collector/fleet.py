@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _WELCOME = Welcome(__version__, HEARTBEAT_MS)
 
 MOST_AHEAD_US = MOST // 1000
-"""A clock that is further off, a hundred days, tells nothing."""
+"""A clock that is further off is said to be so far, a hundred days: more cannot be stored."""
 
 
 @dataclass(eq=False)
@@ -129,7 +129,7 @@ class Roster:
 
     def _note(self, agent: Connection, sent_unix_us: int) -> None:
         ahead_us = sent_unix_us - int(agent.last_seen.timestamp() * 1e6)
-        told = sent_unix_us > 0 and abs(ahead_us) <= MOST_AHEAD_US
+        ahead_us = max(-MOST_AHEAD_US, min(MOST_AHEAD_US, ahead_us))
         self._seen[agent.hello.host_id] = Seen(
-            agent.last_seen, ahead_us * 1000 if told else None, agent.since, agent.spooled_batches
+            agent.last_seen, ahead_us * 1000 if sent_unix_us > 0 else None, agent.since, agent.spooled_batches
         )

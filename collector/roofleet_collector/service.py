@@ -12,7 +12,6 @@ from pathlib import Path
 from roofleet_analysis.catalogs.hardware import hardware
 from roofleet_analysis.catalogs.models import filter_models
 from roofleet_analysis.costs import FORMULA_VERSION, derive_op_costs
-from roofleet_collector.errors import CollectorError
 from roofleet_collector.fleet import Roster
 from roofleet_collector.flight_sql import FlightSqlServer
 from roofleet_collector.ingest import Ingest
@@ -105,6 +104,7 @@ async def serve(
                             with contextlib.suppress(TimeoutError):
                                 await asyncio.wait_for(stop.wait(), FLUSH_PERIOD_S)
                             await health.say(await asyncio.to_thread(trouble, store, roster))
+                            store.check()
                             await asyncio.to_thread(_settle, store)
                 finally:
                     for note in notes:
@@ -151,8 +151,8 @@ def _settle(store: DuckDBStore) -> None:
     """Lets the views know what came of runs that go on; what fails is tried again with their next rows."""
     try:
         failed: list[BaseException | None] = [settled.exception() for settled in store.settle()]
-    except CollectorError as busy:
-        failed = [busy]
+    except Exception as error:  # a busy reader, or an engine that has just given up
+        failed = [error]
     for why in filter(None, failed):
         log.warning("the figures of a run could not be worked out: %s", why)
 

@@ -172,3 +172,20 @@ def test_systemd_takes_the_units(tmp_path: Path, role: Role) -> None:
     rate = [*analyze, "security", "--offline=true", "--threshold=25", str(file)]
     done = subprocess.run(rate, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--keep", "banana=1d"), "banana"),
+        (("--keep", "readings=3x"), "readings"),
+        (("--tls-cert", "a.pem"), "--tls-key"),
+    ],
+)
+def test_a_collector_that_would_not_start_is_not_installed(
+    tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    """What the collector itself refuses at its start is refused by `install`, with the same words."""
+    refused = roofleet("collector", "install", "--print", *options, data=tmp_path)
+    assert refused.returncode == 2
+    assert says in refused.stderr

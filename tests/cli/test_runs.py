@@ -99,6 +99,10 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
     assert "the fan was off, pinned" in said("runs", "show", "one-1", *read)
     assert said("runs", "unpin", "one", *change) == "run one-1: run 0, #dawn, the fan was off\n"
     said("runs", "pin", "two-3", *change)
+    with pytest.raises(UserError, match="run two-3 is pinned"):
+        said("runs", "delete", "two-3", "--yes", *change)
+    with pytest.raises(UserError, match="names other runs"):
+        said("runs", "name", "two-2", "latest~1", *change)
     shown_too = said("runs", "show", "two-2", *read)
     assert "'over there'" in shown_too
     assert "roofleet dashboard" in shown_too
@@ -108,6 +112,7 @@ def test_runs_are_listed_tagged_noted_shown_and_deleted(place: tuple[list[str], 
         said("runs", "delete", "one", "--yes", *change)
     with pytest.raises(UserError, match="beginning of several"):
         said("runs", "delete", "two", "--yes", *change)
+    said("runs", "unpin", "two-3", *change)
     assert said("runs", "delete", "two-2", "two-3", "--yes", *change) == "deleted 2 runs: two-2, two-3\n"
     assert ids(*read) == ["one-1"]
     left = "SELECT DISTINCT run_id FROM spans UNION ALL SELECT run_id FROM outputs UNION ALL SELECT run_id "

@@ -8,12 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support import batch, collector, eventually, spans
 
 from roofleet.api.client import connect
+from roofleet.errors import FAILED, status_of
+from roofleet_collector.errors import StoreBroken
+from roofleet_collector.store import DuckDBStore
 from roofleet_proto import services
 from roofleet_proto.records import Batch, Heartbeat, Hello
 
@@ -90,3 +94,21 @@ def test_a_full_disk_is_survived(disk: Path) -> None:
 def numbered(number: int) -> Batch:
     """A batch of a thousand rows that no other has."""
     return batch(spans(1000, first=1000 * number), number)
+
+
+def test_a_database_that_the_engine_gave_up_is_said_to_be(tmp_path: Path) -> None:
+    """A checkpoint that the disk did not take leaves the engine with a database it uses no more: a collector
+    ends with one line, so that what looks after it starts it anew, and closing the store harms nothing."""
+
+    def gives_up(connection: duckdb.DuckDBPyConnection) -> None:
+        raise duckdb.FatalException("Failed to create checkpoint\nNo space left on device")
+
+    store = DuckDBStore(tmp_path)
+    store.check()
+    with pytest.raises(duckdb.FatalException):
+        store._writer.submit(gives_up).result()
+    with pytest.raises(StoreBroken, match="Failed to create checkpoint") as broken:
+        store.check()
+    assert status_of(broken.value) == FAILED
+    store.close()
+    DuckDBStore(tmp_path).close()

@@ -105,11 +105,17 @@ class Control:
                     ) from None
                 if again and attempt == 1 and error.code() == grpc.StatusCode.UNAVAILABLE:
                     continue
+                if _CANNOT_STORE in (error.details() or ""):
+                    raise ServerAway(f"{error.details()} (at {self.address})") from None
                 raise ServerAway(
                     f"no collector answers at {self.address} ({error.details()}). Start one with "
                     "`roofleet collector`, or name another with --collector HOST:PORT"
                 ) from None
         raise AssertionError("unreachable")
+
+
+_CANNOT_STORE = "the collector could not store that"
+"""What one says that is there, and whose disk is full."""
 
 
 def has_ended(job: Job) -> bool:

@@ -78,6 +78,7 @@ def attach(
     rules = read_rules(config or folder / FILE_NAME, must_be=config is not None)
     labels = options.labels_of(label or [])
     staying.log(log_format, log_level, verbose)
+    staying.keep_private()
     can_run = jobs and find_spec("torch") is not None and find_spec("transformers") is not None
     hired = Hired(COMMAND, rules, labels) if can_run else None
     metrics_at = None if metrics is None else address(metrics)

@@ -131,6 +131,7 @@ def collect(
     metrics_at = None if metrics is None else address(metrics)
     folder = data_folder(data)
     staying.log(log_format, log_level, verbose)
+    staying.keep_private()
     policy = read_policy(config or folder / FILE_NAME, keep or (), must_be=config is not None)
 
     def ready(running: Running, kept: str) -> None:

@@ -103,6 +103,12 @@ def unit_for(role: Role, asked: Given, program: Path | None, of_user: bool) -> U
     """The unit for options that were given."""
     if role is Role.dashboard and not of_user and asked.values.get("server") is None:
         raise UserError("a dashboard of the system shows a collector's runs: give --server HOST:PORT")
+    if role is Role.collector:
+        from roofleet_collector.policy import read_policy
+
+        read_policy(Path(os.devnull), asked.values.get("keep") or ())
+        if (asked.values.get("tls_cert") is None) != (asked.values.get("tls_key") is None):
+            raise UserError("TLS needs a certificate and its key: give --tls-cert and --tls-key")
     data = asked.files.get("data")
     mine = data if data is not None else Unit(role, ()).folder
     passed = {

@@ -118,7 +118,7 @@ def submit(
         prompt=prompt,
         quality_text=options.text_of(quality_text),
         keep_outputs=keep_outputs,
-        name=None if name is None else options.label(name, "name"),
+        name=None if name is None else options.run_name(name),
         tags=tuple(options.label(word, "tag") for word in tag or ()),
         max_time_s=max_time,
         max_memory_bytes=None if max_memory is None else _size(max_memory),

@@ -155,6 +155,15 @@ def label(text: str, what: str) -> str:
     return text
 
 
+def run_name(text: str) -> str:
+    """The same for the name of a run, which may not be a word that means others."""
+    from roofleet.naming.runs import LATEST
+
+    if LATEST.fullmatch(text.strip()):
+        raise UserError(f"{text.strip()!r} names other runs: take another name")
+    return label(text, "name")
+
+
 def labels_of(written: list[str]) -> dict[str, str]:
     """NAME=VALUE … as a mapping; UserError for one that is not written so."""
     found = {}

@@ -55,7 +55,7 @@ def profile(
     does, by this command itself.
     """
     check_destination(collector, data)
-    called = None if name is None else options.label(name, "name")
+    called = None if name is None else options.run_name(name)
     tags = [options.label(word, "tag") for word in tag or ()]
     from roofleet.naming.hub import settle_hub
     from roofleet.naming.models import resolve, suggesting

@@ -126,6 +126,11 @@ def delete(
 
     with _changing(collector, data) as place:
         run_ids = chosen_runs(place.query, names, least=SURE if yes else 1)
+        for row in listed_by_id(place.query, run_ids):
+            if row.get("pinned"):
+                raise UserError(
+                    f"run {row['run_id']} is pinned: `roofleet runs unpin {row['run_id'][:SURE]}` lets it go"
+                )
         if not yes:
             if not is_asked():
                 raise UserError("deleting is for good: say --yes where nobody can be asked")
@@ -163,7 +168,7 @@ def name(
     """Give a run a name, or another one."""
     from roofleet_proto.records import RunChange
 
-    _change(run, RunChange("", name=options.label(text, "name") if text.strip() else ""), collector, data)
+    _change(run, RunChange("", name=options.run_name(text) if text.strip() else ""), collector, data)
 
 
 @runs.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -37,6 +38,11 @@ def on_end(stop: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
+
+
+def keep_private() -> None:
+    """What this process writes is its user's alone: who reads a data folder needs no token."""
+    os.umask(0o077)
 
 
 def log(format: logs.Format, level: logs.Level, verbose: bool) -> None:

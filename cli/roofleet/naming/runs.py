@@ -9,7 +9,7 @@ from roofleet.asking.reading import Query
 from roofleet.errors import UserError
 from roofleet_analysis.units import moment_text
 
-_LATEST = re.compile(r"latest(?:~(\d+))?")
+LATEST = re.compile(r"latest(?:~(\d+))?")
 _SHOWN = 5
 _COLUMNS = "run_id, model_name, dtype, variant, status, error, started_at"
 
@@ -27,7 +27,7 @@ def chosen_runs(query: Query, names: list[str], least: int = 1) -> list[str]:
 
 
 def _chosen(query: Query, name: str, least: int) -> str:
-    latest = _LATEST.fullmatch(name)
+    latest = LATEST.fullmatch(name)
     if latest:
         back = int(latest[1] or 0)
         rows = _runs(query, "status IN ('done', 'analyzed')", back + 1)

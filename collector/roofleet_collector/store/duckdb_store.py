@@ -17,7 +17,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from roofleet_collector.errors import CollectorError, RowsRefused, StoreDamaged, StoreInUse, StoreUnreadable
+from roofleet_collector.errors import (
+    CollectorError,
+    RowsRefused,
+    StoreBroken,
+    StoreDamaged,
+    StoreInUse,
+    StoreUnreadable,
+)
 from roofleet_collector.limits import USUAL, Engine, Limits
 from roofleet_collector.policy import Policy
 from roofleet_collector.store.achieved import ended_runs, note_achieved, when_noted
@@ -308,6 +315,14 @@ class DuckDBStore:
             raise OSError(self._writer.trouble)
         return self._writer.submit(write, writes=True)
 
+    def check(self) -> None:
+        """StoreBroken if the engine has given the database up."""
+        if self._writer.given_up is not None:
+            raise StoreBroken(
+                f"{self.path} has to be opened anew, the engine has given it up: {self._writer.given_up}. "
+                "What was acknowledged is in it: make room if the disk is full, and start the collector again"
+            )
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Rows:
         """See Store.query."""
         return self.reader.query(sql, parameters)
@@ -401,7 +416,8 @@ class DuckDBStore:
         """See Store.close."""
         with self._closing:
             if not self._is_read_only:
-                with contextlib.suppress(CollectorError, RuntimeError):  # closed before, or the reader was
+                # closed before, or the reader was, or the engine has given up
+                with contextlib.suppress(CollectorError, RuntimeError, duckdb.Error):
                     self.settle()
             self.reader.close()
             self._writer.close()

@@ -53,6 +53,11 @@ def damage(error: duckdb.Error) -> Damage | None:
     return Damage() if any(words in said for words in broken) else None
 
 
+def has_given_up(error: BaseException) -> bool:
+    """Whether the engine takes no more work on the database until it is opened anew."""
+    return isinstance(error, duckdb.FatalException)
+
+
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether a transaction failed for want of disk or the like, whatever it was to store."""
     if isinstance(error, duckdb.TransactionException):  # of a COMMIT, whose log could not be written

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from roofleet_collector.store.engine import is_of_the_machine
+from roofleet_collector.store.engine import has_given_up, is_of_the_machine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,6 +58,8 @@ class Writer:
         self._closed = False
         self.trouble: str | None = None
         """Why the machine let the last transaction fail; None if it did not, or one that writes went well."""
+        self.given_up: str | None = None
+        """Why the engine takes no more work until the database is opened anew; None if it does."""
         self._thread = threading.Thread(target=self._serve, name="roofleet-writer", daemon=True)
         self._thread.start()
 
@@ -125,8 +127,7 @@ class Writer:
         try:
             result = work.run(self._connection)
         except BaseException as error:
-            if is_of_the_machine(error):
-                self.trouble = str(error)
+            self._note(error)
             work.future.set_exception(error)
         else:
             work.future.set_result(result)
@@ -140,9 +141,8 @@ class Writer:
             self._connection.execute("COMMIT")
         except BaseException as error:
             self._rollback()
-            if (of_the_machine := is_of_the_machine(error)) or len(group) == 1:
-                if of_the_machine:
-                    self.trouble = str(error)
+            self._note(error)
+            if is_of_the_machine(error) or len(group) == 1:
                 for work in group:
                     work.future.set_exception(error)
                 return
@@ -155,6 +155,12 @@ class Writer:
             self._committed()
             for work, result in zip(group, results, strict=True):
                 work.future.set_result(result)
+
+    def _note(self, error: BaseException) -> None:
+        if is_of_the_machine(error):
+            self.trouble = str(error)
+        if has_given_up(error):
+            self.given_up = str(error).partition("\n")[0]
 
     def _run(self, group: list[_Work]) -> list[Any]:
         results: list[Any] = []
